@@ -1,0 +1,372 @@
+"""openai-agents: `observe` for its RealtimeSession, and a listener for its models.
+
+What a listener is told is public. The rest is not, and hangs on the names below, which the tests hold against the
+framework's versions: they are replaced on the one session and the one model that are observed, never on a class. Where
+a version has one no more, a warning says what is missing, and everything else goes on.
+
+    session._handle_tool_call    runs a tool, in the tool's own task: the tool's span is made current around it
+    session._put_event           what the session tells its user: a tool begins, a handoff, a tripped guardrail
+    model._send_raw_message      everything that the client sends passes through this ...
+    model._send_raw_message_if   ... or this one, which asks a condition first
+    model._get_playback_state    how much of the audio was heard
+    model._websocket             the connection's close code
+    model._listeners             whether the session has been entered
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from realtime_otel.contract import Closed
+from realtime_otel.emitter import RealtimeEmitter, version_of
+from realtime_otel.guard import guarded, nothing, warn_once
+from realtime_otel.records import text_of
+from realtime_otel.stream import Parent
+from realtime_otel.tally import Deltas
+from realtime_otel.tools import ToolScope, current_tool
+from realtime_otel.wire import AttributeValue
+
+if TYPE_CHECKING:
+    from agents.realtime import RealtimeModelEvent, RealtimeSession
+    from agents.realtime.model import RealtimeModelListener
+else:
+    # The framework only calls `on_event`; importing it takes long, and only its users have it.
+    RealtimeModelListener = object
+
+FRAMEWORK: Final = "openai-agents"
+
+_OBSERVED: Final = "_realtime_otel_emitter"
+_SEND: Final = "_send_raw_message"
+_SESSION_EVENTS: Final = ("tool_start", "handoff", "guardrail_tripped")
+_NORMAL_CLOSURE, _ABNORMAL_CLOSURE = 1000, 1006
+
+
+def observe(
+    session: RealtimeSession,
+    *,
+    session_id: str | None = None,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    deltas: Deltas = "all",
+    content: bool | None = None,
+    parent: Parent | None = None,
+) -> RealtimeEmitter:
+    """Observe a session of openai-agents. Call it before `async with session`, else what came before is missing.
+
+    A session that is observed already keeps its emitter, which is returned. The arguments are those of
+    `RealtimeEmitter`.
+
+    Raises:
+        ValueError: `deltas` is none of "all", "first" and "off".
+    """
+    known = getattr(session, _OBSERVED, None)
+    if isinstance(known, RealtimeEmitter):
+        return known
+    model = getattr(session, "model", None)
+    emitter = RealtimeEmitter(
+        session_id=session_id,
+        attributes=attributes,
+        deltas=deltas,
+        content=content,
+        parent=parent,
+        agent_name=_name(getattr(session, "_current_agent", None)),
+        framework=FRAMEWORK,
+        framework_version=version_of(FRAMEWORK),
+        client_events=hasattr(model, _SEND),
+        late=_is_entered(session, model),
+    )
+    if not emitter.closed:
+        _attach(session, model, emitter)
+    return emitter
+
+
+class RealtimeListener(RealtimeModelListener):
+    """Observes by listening alone: `session.model.add_listener(RealtimeListener())`, best before `async with session`.
+
+    It sees what the server sends, not what the client does. A tool's span is made current where the framework creates
+    the tool's task, which copies it; approved tools and tools that run one by one are not reached. When the application
+    itself closes the session, no listener is told: call `listener.emitter.close()` then.
+
+    The arguments are those of `RealtimeEmitter`.
+    """
+
+    def __init__(
+        self,
+        *,
+        session_id: str | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        deltas: Deltas = "all",
+        content: bool | None = None,
+        parent: Parent | None = None,
+        agent_name: str = "",
+    ) -> None:
+        self._settings: dict[str, Any] = {
+            "session_id": session_id,
+            "attributes": attributes,
+            "deltas": deltas,
+            "content": content,
+            "parent": parent,
+            "agent_name": agent_name,
+        }
+        # The span that is current here is the session's parent, not one around the connection's reader.
+        self._context = contextvars.copy_context()
+        self._watch: _Watch | None = None
+        self._tool: ToolScope | None = None
+
+    @property
+    def emitter(self) -> RealtimeEmitter:
+        """The emitter, opened by the first event or by asking for it."""
+        return self._opened(late=False).emitter
+
+    async def on_event(self, event: RealtimeModelEvent) -> None:
+        """Called by the model."""
+        self._note(event)
+
+    @guarded(nothing)
+    def _note(self, event: Any) -> None:
+        raw: Any = event.data if event.type == "raw_server_event" else None
+        watch = self._opened(late=raw is not None and text_of(raw, "type") != "session.created")
+        if raw is not None and self._tool is not None:
+            self._tool.detach()
+            self._tool = None
+        watch.note(event)
+        if text_of(raw, "type") == "response.output_item.done":
+            self._attach_tool(watch.emitter, raw.get("item"))
+
+    def _attach_tool(self, emitter: RealtimeEmitter, item: Any) -> None:
+        if text_of(item, "type") == "function_call":
+            self._tool = emitter.tool_scope(text_of(item, "call_id"), text_of(item, "name"), states=False)
+            self._tool.attach()
+
+    def _opened(self, *, late: bool) -> _Watch:
+        if self._watch is None:
+            settings = self._settings | {"framework": FRAMEWORK, "client_events": False, "late": late}
+            settings["framework_version"] = version_of(FRAMEWORK)
+            self._watch = _Watch(self._context.run(lambda: RealtimeEmitter(**settings)), None)
+        return self._watch
+
+
+class _Watch:
+    """Takes a model's events, and knows when the stream has ended and why."""
+
+    def __init__(self, emitter: RealtimeEmitter, model: Any) -> None:
+        self.emitter = emitter
+        self._model = model
+        self._error_type: str | None = None
+
+    @guarded(nothing)
+    def note(self, event: Any) -> None:
+        match event.type:
+            case "raw_server_event":
+                self.emitter.server_event(event.data)
+            case "audio_interrupted":
+                self.emitter.audio_interrupted(event.item_id, self._played_ms(event.item_id))
+            case "connection_status" if event.status == "disconnected":
+                self._disconnected()
+            case "exception":
+                self._failed(event.exception, event.context or "")
+
+    def ended(self) -> None:
+        """The application has closed the session."""
+        self.emitter.close(error_type=self._error_type)
+
+    def _disconnected(self) -> None:
+        code = getattr(getattr(self._model, "_websocket", None), "close_code", None)
+        reason = Closed.SESSION_CLOSED if code == _NORMAL_CLOSURE else Closed.DISCONNECTED
+        self.emitter.close(reason, code=code)
+
+    def _failed(self, error: BaseException, context: str) -> None:
+        name = type(error).__qualname__
+        if name.startswith("ConnectionClosed"):
+            received = getattr(error, "rcvd", None)
+            code = received.code if received is not None else _ABNORMAL_CLOSURE
+            self.emitter.close(Closed.DISCONNECTED, code=code, error_type=name)
+        elif context.startswith("WebSocket"):
+            self.emitter.close(Closed.DISCONNECTED, error_type=name)
+        else:
+            # The connection stands; the session will raise this to its user, who will then close it.
+            self._error_type = name
+
+    def _played_ms(self, item_id: str) -> int | None:
+        state: dict[str, Any] = getattr(self._model, "_get_playback_state", dict)()
+        played = state.get("elapsed_ms") if state.get("current_item_id") == item_id else None
+        return None if played is None else max(0, int(played))
+
+
+class _Listener(RealtimeModelListener):
+    def __init__(self, watch: _Watch) -> None:
+        self._watch = watch
+
+    async def on_event(self, event: RealtimeModelEvent) -> None:
+        self._watch.note(event)
+
+
+@guarded(nothing)
+def _attach(session: Any, model: Any, emitter: RealtimeEmitter) -> None:
+    setattr(session, _OBSERVED, emitter)
+    watch = _Watch(emitter, model)
+    listener = _Listener(watch)
+    model.add_listener(listener)
+    _replace(session, "_handle_tool_call", _around_tools(emitter), "tools do not nest in the trace")
+    _replace(session, "_put_event", _before_session_events(emitter), "tools, handoffs and guardrails are not stated")
+    restore = [
+        _replace(model, _SEND, _before_sending(emitter), "what the client sends is missing"),
+        _replace(model, _SEND + "_if", _before_sending_if(emitter), "what the client sends is missing in part"),
+    ]
+
+    @guarded(nothing)
+    def end() -> None:
+        watch.ended()
+        # A runner may use one model for session after session: the next one's events are not this stream's.
+        model.remove_listener(listener)
+        for undo in reversed(restore):
+            undo()
+
+    restore.append(_replace(model, "close", _after_closing(end), "the end of the session is stated at exit only"))
+    restore.append(_replace(model, "connect", _on_failed_connect(emitter, end), "a failed connect has no reason"))
+
+
+Method = Callable[..., Any]
+
+
+def _replace(owner: Any, name: str, wrapped: Callable[[Method], Method], otherwise: str) -> Callable[[], None]:
+    """Put `wrapped(method)` in a method's place on this one object; returns what undoes it."""
+    original = getattr(owner, name, None)
+    if original is None:
+        kind = type(owner).__qualname__
+        warn_once(f"{kind}.{name}", "realtime-otel: this %s has no %s, so %s", kind, name, otherwise)
+        return nothing
+    had = vars(owner).get(name)
+    replacement = wrapped(original)
+    setattr(owner, name, replacement)
+
+    def undo() -> None:
+        # Somebody may have put another wrapper around this one; with the stream closed, it does nothing.
+        if vars(owner).get(name) is not replacement:
+            return
+        if had is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, had)
+
+    return undo
+
+
+def _no_scope() -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext()
+
+
+def _around_tools(emitter: RealtimeEmitter) -> Callable[[Method], Method]:
+    @guarded(_no_scope)
+    def scope_of(call: Any) -> contextlib.AbstractContextManager[Any]:
+        # Not started yet: the first pass of a tool that needs an approval only asks for it.
+        return emitter.tool_scope(call.call_id, call.name, states=False)
+
+    def wrapped(handle: Method) -> Method:
+        async def handle_in_scope(event: Any, *args: Any, **kwargs: Any) -> Any:
+            with scope_of(event):
+                return await handle(event, *args, **kwargs)
+
+        return handle_in_scope
+
+    return wrapped
+
+
+def _before_session_events(emitter: RealtimeEmitter) -> Callable[[Method], Method]:
+    @guarded(nothing)
+    def notice(event: Any) -> None:
+        scope = current_tool()
+        if event.type == "tool_start" and scope is not None:
+            scope.start()
+        elif event.type == "handoff":
+            emitter.agent_handed_off(_name(event.from_agent), _name(event.to_agent))
+        elif event.type == "guardrail_tripped":
+            emitter.guardrail_tripped([result.guardrail.get_name() for result in event.guardrail_results])
+
+    def wrapped(put: Method) -> Method:
+        def put_noticed(event: Any) -> Any:
+            if getattr(event, "type", None) in _SESSION_EVENTS:
+                notice(event)
+            return put(event)
+
+        return put_noticed
+
+    return wrapped
+
+
+def _before_sending(emitter: RealtimeEmitter) -> Callable[[Method], Method]:
+    def wrapped(send: Method) -> Method:
+        def send_noted(event: Any, *args: Any, **kwargs: Any) -> Any:
+            _note_sent(emitter, event)
+            return send(event, *args, **kwargs)
+
+        return send_noted
+
+    return wrapped
+
+
+def _before_sending_if(emitter: RealtimeEmitter) -> Callable[[Method], Method]:
+    def wrapped(send: Method) -> Method:
+        def send_noted_if(event: Any, send_if: Callable[[], bool], *args: Any, **kwargs: Any) -> Any:
+            def noted_if() -> bool:
+                sends = send_if()
+                if sends:
+                    _note_sent(emitter, event)
+                return sends
+
+            return send(event, noted_if, *args, **kwargs)
+
+        return send_noted_if
+
+    return wrapped
+
+
+@guarded(nothing)
+def _note_sent(emitter: RealtimeEmitter, event: Any) -> None:
+    """Before it is sent: the server's answer must not be noted first."""
+    if event.type == "conversation.item.create" and event.item.type == "function_call_output":
+        scope = current_tool()
+        if scope is not None:
+            scope.finish(None)
+    emitter.client_event(event)
+
+
+def _after_closing(end: Callable[[], None]) -> Callable[[Method], Method]:
+    # The session cancels its tools, then closes its model: after that nothing more is to come.
+    def wrapped(close: Method) -> Method:
+        async def close_and_end(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await close(*args, **kwargs)
+            finally:
+                end()
+
+        return close_and_end
+
+    return wrapped
+
+
+def _on_failed_connect(emitter: RealtimeEmitter, end: Callable[[], None]) -> Callable[[Method], Method]:
+    def wrapped(connect: Method) -> Method:
+        async def connect_or_end(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await connect(*args, **kwargs)
+            except BaseException as error:
+                emitter.close(Closed.DISCONNECTED, error_type=type(error).__qualname__)
+                end()
+                raise
+
+        return connect_or_end
+
+    return wrapped
+
+
+@guarded(lambda: False)
+def _is_entered(session: Any, model: Any) -> bool:
+    return any(listener is session for listener in getattr(model, "_listeners", ()))
+
+
+def _name(agent: Any) -> str:
+    name = getattr(agent, "name", "")
+    return name if isinstance(name, str) else ""

@@ -1,0 +1,305 @@
+"""The emitter: notes what a conversation does, and leaves everything else to the worker."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from types import TracebackType
+from typing import Any, Final, Self, get_args
+
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE
+
+from realtime_otel import contract, environment, wire
+from realtime_otel.contract import Closed, Direction, Fact, Kind
+from realtime_otel.guard import guarded, nothing
+from realtime_otel.queue import EventEntry, FactEntry, Rank, Source, weigh
+from realtime_otel.records import NO_COUNTS, RecordEncoder, delta_size, text_of
+from realtime_otel.redact import decoded_size
+from realtime_otel.stream import Parent, Stream, open_stream
+from realtime_otel.tally import AudioTally, CallTally, Deltas, DeltaTally
+from realtime_otel.tools import ToolScope
+from realtime_otel.transport import Worker, worker
+
+EMITTER_NAME: Final = "realtime-otel-python"
+
+
+class RealtimeEmitter:
+    """States the facts of one connection, whatever framework holds it.
+
+    The methods may be called from any thread, return in microseconds and raise nothing. Events are dicts as they are
+    decoded from or encoded for the wire; they are read later, on another thread, so do not change what is inside them.
+    With `OTEL_SDK_DISABLED=true` an emitter does nothing.
+
+    Args:
+        session_id: the stream's id, if the application has one that it promises is unique (a telephony call id).
+        attributes: put on every span of the session.
+        deltas: "all" sends a record for each delta, without its payload; "first" for the first of each content part;
+            "off" for none. What is not sent is counted on the part's end.
+        content: whether what people and models say may leave the process; None for what
+            `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says, which is off by default.
+        parent: the session's parent: a span, its context, or a context that carries one; None for the current span.
+        agent_name: the agent that talks.
+        framework: what holds the connection, and ...
+        framework_version: ... its version.
+        client_events: whether `client_event` will be called: whether its silence means anything.
+        late: whether events had come before.
+
+    Raises:
+        ValueError: `deltas` is none of the three words.
+    """
+
+    def __init__(
+        self,
+        *,
+        session_id: str | None = None,
+        attributes: Mapping[str, wire.AttributeValue] | None = None,
+        deltas: Deltas = "all",
+        content: bool | None = None,
+        parent: Parent | None = None,
+        agent_name: str = "",
+        framework: str = "",
+        framework_version: str = "",
+        client_events: bool = True,
+        late: bool = False,
+    ) -> None:
+        if deltas not in get_args(Deltas):
+            raise ValueError(f"deltas is one of {', '.join(get_args(Deltas))}, not {deltas!r}")
+        self._audio = AudioTally()
+        self._deltas = DeltaTally(deltas)
+        self._calls = CallTally()
+        self._source = _source(session_id, parent, content, agent_name)
+        self._worker = Worker() if self._source.closed else worker()
+        self._close: Callable[..., None] = functools.partial(_close, self._worker, self._source, self._audio)
+        opening: dict[str, Any] = {
+            "framework": framework,
+            "framework_version": framework_version,
+            "emitter": EMITTER_NAME,
+            "emitter_version": version_of("realtime-otel"),
+            "deltas": deltas,
+            "content": self._source.encoder.content,
+            "client_events": client_events,
+            "late": late,
+            "attributes": dict(attributes or {}),
+            "links": _links(self.stream),
+        }
+        if not self._source.closed and not self._open(opening):
+            self._source.closed = True
+
+    @property
+    def stream(self) -> Stream:
+        """The stream's ids, and its place in a trace."""
+        return self._source.encoder.stream
+
+    @property
+    def closed(self) -> bool:
+        """Whether anything stated from now on is ignored."""
+        return self._source.closed
+
+    @guarded(nothing)
+    def server_event(self, event: Any) -> None:
+        """Note an event that the server has sent."""
+        if self._source.closed:
+            return
+        kind = text_of(event, "type")
+        if kind.endswith(".delta"):
+            self._delta(kind, event)
+            return
+        notice = _NOTICED.get(kind)
+        extra = notice(self, event) if notice is not None else NO_COUNTS
+        if not self._deltas.sends_all:
+            extra = {**extra, **self._deltas.take(kind, event if isinstance(event, dict) else {})}
+        self._put(event, Direction.SERVER, extra)
+
+    @guarded(nothing)
+    def client_event(self, event: Any) -> None:
+        """Note an event that the client sends, before it does: a dict, or a model of pydantic.
+
+        `input_audio_buffer.append` is counted only.
+        """
+        if self._source.closed:
+            return
+        if isinstance(event, dict):
+            # The caller may use its dict again for the next event.
+            event = event.copy()
+            kind, audio = event.get("type"), event.get("audio")
+        else:
+            kind, audio = getattr(event, "type", None), getattr(event, "audio", None)
+        if isinstance(kind, str) and kind.endswith("input_audio_buffer.append"):
+            self._audio.add(decoded_size(audio) if isinstance(audio, str) else 0, self._source.now())
+        else:
+            self._put(event, Direction.CLIENT, NO_COUNTS)
+
+    def tool(self, call_id: str, *, name: str = "") -> ToolScope:
+        """`with emitter.tool(call_id, name="get_weather"):` around the code that answers a function call.
+
+        Inside, the call's span is current. When the code begins and ends, and the class of what it raises, is stated.
+        """
+        return self.tool_scope(call_id, name, states=True)
+
+    def tool_scope(self, call_id: str, name: str, *, states: bool) -> ToolScope:
+        """As `tool`; with `states` False, `tool_started` is stated when the scope's `start` is called, or never."""
+        ordinal = self._calls.ordinal(call_id)
+        return ToolScope(self._worker.intake, self._source, call_id, name, ordinal=ordinal, states=states)
+
+    @guarded(nothing)
+    def annotate(self, **attributes: wire.AttributeValue) -> None:
+        """Put attributes on the session's spans that are not exported yet, the session span in any case."""
+        self._state(Fact.ANNOTATION, {"attributes": attributes})
+
+    @guarded(nothing)
+    def agent_handed_off(self, from_agent: str, to_agent: str) -> None:
+        """Another agent talks from here on; both are names."""
+        source = self._source
+        body = {"from": from_agent, "to": to_agent}
+        self._worker.intake.put(FactEntry(source, Fact.AGENT_HANDED_OFF, body, next_agent=to_agent))
+
+    @guarded(nothing)
+    def guardrail_tripped(self, guardrails: Iterable[str]) -> None:
+        """The named guardrails have stopped a response."""
+        self._state(Fact.GUARDRAIL_TRIPPED, {"guardrails": list(guardrails)})
+
+    @guarded(nothing)
+    def audio_interrupted(self, item_id: str, played_ms: int | None = None) -> None:
+        """The playback of an item was cut, after so many milliseconds of it were heard."""
+        self._state(Fact.AUDIO_INTERRUPTED, {"item_id": contract.identifier(item_id), "played_ms": played_ms})
+
+    @guarded(nothing)
+    def close(
+        self, reason: Closed = Closed.SESSION_CLOSED, *, code: int | None = None, error_type: str | None = None
+    ) -> None:
+        """State that the stream is over. Does not wait, and does nothing the second time.
+
+        Args:
+            reason: whether somebody closed the session, or the connection was lost.
+            code: the WebSocket's close code.
+            error_type: the class of the exception that ended it.
+        """
+        self._close(reason, code, error_type)
+
+    @guarded(lambda: False)
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait, at most so many seconds, until everything noted so far was taken; whether it was. Blocks the thread."""
+        return self._worker.flush(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(error_type=kind.__qualname__ if kind else None)
+
+    @guarded(lambda: False)
+    def _open(self, opening: Mapping[str, Any]) -> bool:
+        self._worker.intake.put(FactEntry(self._source, Fact.STREAM_OPENED, opening, rank=Rank.KEPT))
+        self._worker.open(self._source, self._close)
+        # A session that is dropped without a close must not be said to live for as long as the process does.
+        finalizer = weakref.finalize(self, self._close)
+        finalizer.atexit = False
+        return True
+
+    def _delta(self, kind: str, event: dict[str, Any]) -> None:
+        size = delta_size(event)
+        if not self._deltas.is_sent(kind, event, size):
+            return
+        # Without its payload: most of what a conversation carries is not even kept until it is encoded.
+        bare = event.copy()
+        bare.pop("delta", None)
+        extra = {contract.DELTA_SIZE: size}
+        self._worker.intake.put(EventEntry(self._source, Rank.DELTA, 0, bare, Direction.SERVER, extra))
+
+    def _put(self, event: Any, direction: Direction, extra: Mapping[str, int]) -> None:
+        self._worker.intake.put(EventEntry(self._source, Rank.EVENT, weigh(event), event, direction, extra))
+
+    def _state(self, fact: Fact, body: Mapping[str, Any]) -> None:
+        self._worker.intake.put(FactEntry(self._source, fact, body))
+
+    # --- Events that the emitter itself has to look at ----------------------------------------------------------
+
+    def _audio_ended(self, _event: dict[str, Any]) -> Mapping[str, int]:
+        return self._audio.take()
+
+    def _call_complete(self, event: dict[str, Any]) -> Mapping[str, int]:
+        item = event.get("item")
+        call_id = text_of(event, "call_id") or text_of(item, "call_id")
+        if call_id and (item is None or text_of(item, "type") == "function_call"):
+            self._calls.opened(call_id)
+        return NO_COUNTS
+
+    def _item_added(self, event: dict[str, Any]) -> Mapping[str, int]:
+        if text_of(event.get("item"), "type") == "function_call_output":
+            self._calls.ended(text_of(event.get("item"), "call_id"))
+        return NO_COUNTS
+
+
+_NOTICED: Final[dict[str, Callable[[RealtimeEmitter, dict[str, Any]], Mapping[str, int]]]] = {
+    "input_audio_buffer.committed": RealtimeEmitter._audio_ended,
+    "input_audio_buffer.cleared": RealtimeEmitter._audio_ended,
+    "response.function_call_arguments.done": RealtimeEmitter._call_complete,
+    "response.output_item.done": RealtimeEmitter._call_complete,
+    "conversation.item.added": RealtimeEmitter._item_added,
+    "conversation.item.created": RealtimeEmitter._item_added,
+}
+
+
+@functools.cache
+def version_of(distribution: str) -> str:
+    """The version of an installed distribution; "" if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _close(
+    worker: Worker,
+    source: Source,
+    audio: AudioTally,
+    reason: Closed = Closed.SESSION_CLOSED,
+    code: int | None = None,
+    error_type: str | None = None,
+) -> None:
+    """Close a stream. Not a method: it is also called for an emitter that is no more."""
+    if source.closed:
+        return
+    details = {"code": code, "error_type": error_type}
+    body = {"reason": reason, **{key: value for key, value in details.items() if value is not None}}
+    worker.close(source, FactEntry(source, Fact.STREAM_CLOSED, body, rank=Rank.KEPT, extra=audio.take()))
+
+
+def _nowhere() -> Source:
+    """What an emitter has whose stream could not be opened: a stream that is closed."""
+    key = str(uuid.uuid4())
+    span_id = contract.span_id(Kind.SESSION, key)
+    stream = Stream(
+        id=key, chosen=False, emitter_id="", started=0, trace_id=contract.trace_id(key), span_id=span_id, sampled=False
+    )
+    source = Source(RecordEncoder(stream), resource=b"")
+    source.closed = True
+    return source
+
+
+@guarded(_nowhere)
+def _source(session_id: str | None, parent: Parent | None, content: bool | None, agent_name: str) -> Source:
+    if environment.sdk_disabled():
+        return _nowhere()
+    resource = environment.resource()
+    stream = open_stream(
+        session_id,
+        parent=parent,
+        namespace=str(resource.attributes.get(SERVICE_NAMESPACE, "")),
+        service=str(resource.attributes.get(SERVICE_NAME, "")),
+    )
+    encoder = RecordEncoder(
+        stream, content=environment.captures_content() if content is None else content, agent_name=agent_name
+    )
+    attributes: dict[str, Any] = dict(resource.attributes)
+    return Source(encoder, resource=wire.resource(attributes), schema_url=resource.schema_url)
+
+
+def _links(stream: Stream) -> list[dict[str, str]]:
+    link = stream.link
+    return [{"trace_id": f"{link.trace_id:032x}", "span_id": f"{link.span_id:016x}"}] if link else []

@@ -1,0 +1,71 @@
+"""What the process has configured: the standard OpenTelemetry variables, and the application's own providers."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import Sampler
+
+CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_CONTENT_ON = {"EVENT_ONLY", "SPAN_ONLY", "SPAN_AND_EVENT"}
+# Where records go, and how: emitters that read the same values here share one worker and one connection.
+_DESTINATION = (
+    "ENDPOINT", "INSECURE", "CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE", "HEADERS", "COMPRESSION", "TIMEOUT",
+)  # fmt: skip
+
+
+def sdk_disabled() -> bool:
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def captures_content() -> bool:
+    """Whether content may leave the process: `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`, off if unset."""
+    return os.environ.get(CAPTURE_CONTENT, "").strip().upper() in _CONTENT_ON
+
+
+def destination() -> tuple[str | None, ...]:
+    """The values of the exporter's variables: two equal ones are one destination."""
+    return _values(*(f"OTEL_EXPORTER_OTLP_{signal}{name}" for signal in ("LOGS_", "") for name in _DESTINATION))
+
+
+def resource() -> Resource:
+    """The resource of the application's TracerProvider, if it has set one; else the SDK's own, from the environment."""
+    provided = getattr(trace.get_tracer_provider(), "resource", None)
+    if isinstance(provided, Resource):
+        return provided
+    return _created_resource(
+        _values("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME", "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS")
+    )
+
+
+def sampler() -> Sampler:
+    """The sampler of the application's TracerProvider, if it has set one; else the one of `OTEL_TRACES_SAMPLER`."""
+    provided = getattr(trace.get_tracer_provider(), "sampler", None)
+    if isinstance(provided, Sampler):
+        return provided
+    return _created_sampler(_values("OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"))
+
+
+def forget() -> None:
+    """Read everything anew: a forked process is another service instance."""
+    _created_resource.cache_clear()
+
+
+def _values(*names: str) -> tuple[str | None, ...]:
+    return tuple(os.environ.get(name) for name in names)
+
+
+# Cached by the variables' values: detectors may be slow, and a provider stays registered with the process for good.
+@functools.lru_cache(maxsize=8)
+def _created_resource(_variables: tuple[str | None, ...]) -> Resource:
+    return Resource.create()
+
+
+@functools.lru_cache(maxsize=8)
+def _created_sampler(_variables: tuple[str | None, ...]) -> Sampler:
+    # The SDK reads the variables when a provider is made without a sampler; it has no public function for it.
+    return TracerProvider(resource=Resource.get_empty(), shutdown_on_exit=False).sampler

@@ -1,0 +1,56 @@
+"""The one place where an exception of this library ends.
+
+An exception in a listener ends the user's session, and one in a log handler or around a tool ends the tool. So every
+function that the application or a framework calls is `guarded`, and nothing else in the package catches everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger("realtime_otel")
+
+_reported: set[str] = set()
+
+
+def guarded(fallback: Callable[[], R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Makes a function return `fallback()` where it would raise an Exception; the first time, a warning says so."""
+
+    def guard(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001
+                report(function.__qualname__, error)
+                return fallback()
+
+        return call
+
+    return guard
+
+
+def nothing() -> None:
+    """The fallback of what returns nothing."""
+
+
+def report(where: str, error: BaseException) -> None:
+    """Warn once per place. Never the message of the error: it may quote the conversation."""
+    warn_once(where, "realtime-otel: %s failed with %s; telemetry is missing", where, type(error).__qualname__)
+
+
+def warn_once(about: str, message: str, *arguments: object) -> None:
+    """Log a warning, the first time that it is about this."""
+    if about in _reported:
+        return
+    _reported.add(about)
+    # A log handler of the application that raises must not end a session either.
+    with contextlib.suppress(Exception):
+        logger.warning(message, *arguments)

@@ -1,0 +1,84 @@
+"""Sending: the OTLP exporter's own client, which is handed requests that are encoded already.
+
+Endpoint, headers, TLS, compression and timeout are those of the standard `OTEL_EXPORTER_OTLP_*` variables, as the
+exporter reads them. Not imported before there is something to send: gRPC takes its time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+
+from realtime_otel.guard import warn_once
+from realtime_otel.transport import Answer, Outcome
+
+_METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+_DETAILS: Final = "grpc-status-details-bin"
+
+# https://opentelemetry.io/docs/specs/otlp/#failures; RESOURCE_EXHAUSTED is one of them if it says when to come back.
+_RETRYABLE: Final = {
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS,
+}
+
+# gRPC waits up to two minutes between attempts to connect: too long for a collector that is back.
+_CHANNEL_OPTIONS: Final[Any] = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+)
+
+
+class LogsClient(OTLPLogExporter):
+    """One connection to the destination that the environment names."""
+
+    def __init__(self) -> None:
+        super().__init__(channel_options=_CHANNEL_OPTIONS)
+        assert self._channel is not None, "the exporter opens its channel at once"
+        # The exporter's own stub would take a message, and serialize it.
+        self._export_encoded: Any = self._channel.unary_unary(
+            _METHOD, request_serializer=None, response_deserializer=ExportLogsServiceResponse.FromString
+        )
+
+    def send(self, request: bytes, *, timeout: float | None = None) -> Answer:
+        """Send a serialized ExportLogsServiceRequest, once; `timeout` in seconds can only shorten the configured."""
+        timeout = self._timeout if timeout is None else min(timeout, self._timeout)
+        try:
+            response = self._export_encoded(request, metadata=self._headers, timeout=timeout)
+        except grpc.RpcError as error:
+            return _answer(error)
+        except ValueError:
+            # The channel was closed at exit, between two requests.
+            return Answer(Outcome.LATER, grpc.StatusCode.CANCELLED.name)
+        rejected = response.partial_success.rejected_log_records
+        if rejected:
+            reason = response.partial_success.error_message
+            warn_once("rejected", "realtime-otel: the collector rejected %d log records: %s", rejected, reason)
+        return Answer(Outcome.TAKEN, grpc.StatusCode.OK.name)
+
+
+def _answer(error: Any) -> Answer:
+    code: grpc.StatusCode = error.code()
+    delay = _retry_delay(error)
+    later = code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None)
+    return Answer(Outcome.LATER if later else Outcome.REFUSED, code.name, delay)
+
+
+def _retry_delay(error: Any) -> float | None:
+    details = dict(error.trailing_metadata() or ()).get(_DETAILS)
+    if details is None:
+        return None
+    info = RetryInfo()
+    for detail in Status.FromString(details).details:
+        if detail.Unpack(info):
+            return float(info.retry_delay.ToTimedelta().total_seconds())
+    return None

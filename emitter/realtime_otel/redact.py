@@ -1,0 +1,185 @@
+"""What of an event leaves the process: an event, or the body of a fact, as JSON text.
+
+With content off this is an allowlist: numbers, ids and listed words pass, every other string is replaced by its length,
+in unknown events too (`realtime_otel.contract` holds the lists). Audio and data URIs never leave, content on or off.
+The functions take whatever a connection or an application hands them, and raise nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from realtime_otel import contract
+
+_ENCODED_MIN: Final = 1024
+_ENCODED_SEEN: Final = 4096
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}", re.ASCII)
+_MAX_VALUES: Final = 20_000
+
+
+class _Limits(NamedTuple):
+    """The longest string in characters, the longest list or object in elements, the deepest nesting."""
+
+    text: int
+    elements: int
+    depth: int = 32
+
+
+# Tried in turn until the body fits: first the longest strings are cut, then the longest lists, then what lies deepest.
+_CUT_STRINGS: Final = tuple(_Limits(contract.MAX_BODY_BYTES >> halved, 4096) for halved in range(7))
+_CUT_LISTS: Final = tuple(_Limits(256, elements) for elements in (4096, 256, 64, 16, 4))
+_CUT_DEPTH: Final = (_Limits(256, 4, 6), _Limits(256, 4, 2))
+
+
+def event_body(event: Any, *, content: bool = False) -> str:
+    """An event of the protocol as compact JSON of at most `contract.MAX_BODY_BYTES` bytes.
+
+    What is left out says so in its place: `{"omitted": "text", "length": characters}`, `{"omitted": "audio" | "data",
+    "bytes": decoded}`, `{"omitted": "object" | "list", "length": elements}`, `{"omitted": "depth" | "size"}`. A string
+    that was cut ends in `… [cut, N characters]`, N its whole length. Numbers that JSON does not have, or that need more
+    than 64 bits, are null.
+
+    Args:
+        event: the decoded event.
+        content: whether what people and models say, and other free text, may leave.
+    """
+    kind = contract.event_type(event.get("type")) if isinstance(event, dict) else contract.UNNAMED
+    if content:
+        copies: Iterable[_Copy] = (_OpenEvent(kind, limits) for limits in _CUT_STRINGS + _CUT_LISTS + _CUT_DEPTH)
+    else:
+        copies = (_ClosedEvent(kind, limits) for limits in _CUT_LISTS + _CUT_DEPTH)
+    return _first_that_fits(copies, event, kind)
+
+
+def fact_body(body: Mapping[str, Any]) -> str:
+    """The body of a fact as JSON of the same size. What the application states about its session passes as it is."""
+    return _first_that_fits(
+        (_Copy(limits) for limits in _CUT_STRINGS + _CUT_LISTS + _CUT_DEPTH), dict(body), contract.UNNAMED
+    )
+
+
+def decoded_size(encoded: str) -> int:
+    """The bytes that a base64 string stands for."""
+    return max(0, len(encoded) * 3 // 4 - encoded.count("=", -2))
+
+
+def _first_that_fits(copies: Iterable[_Copy], value: Any, kind: str) -> str:
+    for copy in copies:
+        tree = copy.value(value, kind, "", 0)
+        text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        # JSON text can name a lone surrogate, UTF-8 has none.
+        encoded = text.encode("utf-8", "replace")
+        if len(encoded) <= contract.MAX_BODY_BYTES:
+            return encoded.decode()
+    return json.dumps({"type": kind, "omitted": "event"}, separators=(",", ":"))
+
+
+class _Copy:
+    """One pass over a value: what JSON and the limits can hold of it, all strings but data among it."""
+
+    def __init__(self, limits: _Limits) -> None:
+        self._limits = limits
+        # A list that holds itself twice has no end that a depth alone could set.
+        self._values_left = _MAX_VALUES
+
+    def value(self, value: Any, field: str, parent: str, depth: int) -> Any:
+        """The copy of one value.
+
+        Args:
+            field: the name under which it stands; for the event itself, the event's type.
+            parent: the name under which the object around it stands. An element of a list has the list's two names.
+            depth: how many objects and lists are around it.
+        """
+        self._values_left -= 1
+        if isinstance(value, str):
+            return self._cut(self.string(value, field, parent, depth))
+        if value is None or isinstance(value, bool | int | float):
+            return _number(value)
+        if self._values_left < 0:
+            return {"omitted": "size"}
+        if depth > self._limits.depth:
+            return {"omitted": "depth"}
+        return self._container(value, field, parent, depth)
+
+    def string(self, value: str, field: str, parent: str, depth: int) -> Any:
+        return _data(value) or value
+
+    def keeps(self, value: dict[Any, Any], field: str, depth: int) -> bool:
+        """Whether an object's keys may leave, and its values be looked at."""
+        return all(isinstance(key, str) for key in value)
+
+    def _container(self, value: Any, field: str, parent: str, depth: int) -> Any:
+        if isinstance(value, dict):
+            if len(value) > self._limits.elements or not self.keeps(value, field, depth):
+                return {"omitted": "object", "length": len(value)}
+            return {key: self.value(inner, key, field, depth + 1) for key, inner in list(value.items())}
+        if isinstance(value, list | tuple):
+            kept = [self.value(inner, field, parent, depth + 1) for inner in value[: self._limits.elements]]
+            return kept if len(value) == len(kept) else [*kept, {"omitted": "list", "length": len(value)}]
+        if isinstance(value, bytes | bytearray):
+            return {"omitted": "data", "bytes": len(value)}
+        return {"omitted": "object"}
+
+    def _cut(self, value: Any) -> Any:
+        if isinstance(value, str) and len(value) > self._limits.text:
+            return f"{value[: self._limits.text]}… [cut, {len(value)} characters]"
+        return value
+
+
+class _OpenEvent(_Copy):
+    """Content on: all strings but audio and other data; ids as they also stand in the record's attributes."""
+
+    def __init__(self, kind: str, limits: _Limits) -> None:
+        super().__init__(limits)
+        self._kind = kind
+
+    def string(self, value: str, field: str, parent: str, depth: int) -> Any:
+        if field == "audio" or (depth == 1 and field == "delta" and self._kind.endswith("audio.delta")):
+            return {"omitted": "audio", "bytes": decoded_size(value)}
+        if depth == 1 and field == "type":
+            return self._kind
+        if field in contract.IDENTIFIER_FIELDS:
+            return contract.identifier(value)
+        return _data(value) or self.text(value, field, parent)
+
+    def text(self, value: str, field: str, parent: str) -> Any:
+        return value
+
+
+class _ClosedEvent(_OpenEvent):
+    """Content off: ids, and listed words in the fields that they are listed for."""
+
+    def text(self, value: str, field: str, parent: str) -> Any:
+        if f"{parent}.{field}" in contract.OPEN_TERMS and contract.term(value) is not None:
+            return value
+        if value in contract.VOCABULARY.get(field, ()):
+            return value
+        return {"omitted": "text", "length": len(value)}
+
+    def keeps(self, value: dict[Any, Any], field: str, depth: int) -> bool:
+        # Other keys than names of fields are data, and data may be content.
+        free_form = depth > 0 and field in contract.FREE_FORM_FIELDS
+        return not free_form and all(isinstance(key, str) and contract.is_field_name(key) for key in value)
+
+
+def _number(value: float | None) -> float | None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool):
+        return value
+    return int(value) if -(2**63) <= value < 2**63 else None
+
+
+def _data(value: str) -> dict[str, Any] | None:
+    """What stands for a data URI or for a long string of base64; None for other strings."""
+    if value[:64].lstrip()[:5].lower() == "data:":
+        head, _, data = value.partition(",")
+        return {"omitted": "data", "bytes": decoded_size(data) if head.endswith(";base64") else len(data)}
+    # The beginning is enough: a text without a space in its first thousands of characters is none.
+    if len(value) >= _ENCODED_MIN and _BASE64.fullmatch(value, 0, _ENCODED_SEEN):
+        return {"omitted": "data", "bytes": decoded_size(value)}
+    return None

@@ -1,0 +1,295 @@
+"""The worker: a thread that encodes what was noted and sends it, for all streams of a process and destination.
+
+It works in small bursts and sleeps between them. A thread that computes gives the interpreter up only every few
+milliseconds; one that sleeps leaves it to the event loop at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from opentelemetry import context as otel_context
+
+from realtime_otel import environment
+from realtime_otel.contract import Fact
+from realtime_otel.guard import guarded, logger, nothing, warn_once
+from realtime_otel.queue import MAX_QUEUE_BYTES, Backlog, Entry, FactEntry, Intake, Marker, Queued, Source
+from realtime_otel.records import export_request
+
+MAX_REQUEST_BYTES: Final = 1024 * 1024
+HEARTBEAT_SECONDS: Final = 15
+EXIT_SECONDS: Final = 2.0
+
+_LINGER_SECONDS: Final = 0.2
+_BURST: Final = 32
+_BREATH_SECONDS: Final = 0.0005
+_RECORDS_PER_REQUEST: Final = 512
+_FRAME_BYTES: Final = 16
+_RETRY_SECONDS: Final = (0.1, 5.0)
+_CLOSING_SECONDS: Final = 0.2
+_SUPPRESS_KEY = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+
+
+class Outcome(Enum):
+    """What becomes of a request: taken, to be sent again later, or never to be taken."""
+
+    TAKEN = auto()
+    LATER = auto()
+    REFUSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request.
+
+    Attributes:
+        outcome: taken; not now; or never.
+        code: the name of the gRPC status.
+        delay: seconds to wait that the destination has asked for, if it has.
+    """
+
+    outcome: Outcome
+    code: str
+    delay: float | None = None
+
+
+class Client(Protocol):
+    """A connection to the destination (`realtime_otel.otlp.LogsClient`)."""
+
+    def send(self, request: bytes, *, timeout: float | None = None) -> Answer: ...
+
+    def shutdown(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    data: bytes
+    entries: list[Queued]
+
+
+class Worker:
+    """Serves all streams of one destination, from one daemon thread that starts with the first of them."""
+
+    def __init__(self, connect: Callable[[], Client] | None = None, *, max_bytes: int = MAX_QUEUE_BYTES) -> None:
+        self.intake = Intake(max_bytes // 4)
+        self._backlog = Backlog(max_bytes - max_bytes // 4)
+        self._connect = connect or _connect
+        self._client: Client | None = None
+        self._open: dict[Source, Callable[[], None]] = {}
+        self._request: _Request | None = None
+        self._failures = 0
+        self._retry_at = 0.0
+        self._ends_at: float | None = None
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    # --- The conversation's side ---------------------------------------------------------------------------------
+
+    def open(self, source: Source, close: Callable[[], None]) -> None:
+        """Serve a stream from now on; `close` states its end, if nobody else has when the interpreter exits."""
+        self._open[source] = close
+        with self._starting:
+            if self._thread is None or not self._thread.is_alive():
+                # An empty context: what is current where the first stream opens must not be current here for good.
+                run = contextvars.Context().run
+                self._thread = threading.Thread(target=run, args=(self._run,), name="realtime-otel", daemon=True)
+                self._thread.start()
+        self._wake.set()
+
+    def close(self, source: Source, last: Entry) -> None:
+        """Put a stream's last entry, and send without delay."""
+        self.intake.close(last)
+        self._open.pop(source, None)
+        self._wake.set()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait, at most so many seconds, until everything noted so far has been sent; whether it has."""
+        if self._stopped:
+            return False
+        marker = Marker()
+        self.intake.mark(marker)
+        self._wake.set()
+        return marker.passed.wait(timeout)
+
+    def stop(self, deadline: float) -> None:
+        """Close all streams, send what is there, and end by the deadline (of `time.monotonic`), sent or not."""
+        for close in list(self._open.values()):
+            close()
+        self._ends_at = deadline - _CLOSING_SECONDS
+        if not self.flush(max(0.0, self._ends_at - time.monotonic())):
+            logger.warning("realtime-otel: the collector did not take all records before the process ended")
+        self._stopped = True
+        self._wake.set()
+        if self._client is not None:
+            # Ends a request that waits for an answer: a thread inside gRPC must not be there when the interpreter goes.
+            self._client.shutdown()
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def abandon(self) -> None:
+        """In a forked process: the streams are the parent's, and so is the thread."""
+        self._stopped = True
+        for source in self._open:
+            source.closed = True
+
+    # --- The thread's side ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        # Instrumentation of gRPC must not make spans of the exporter's own calls.
+        otel_context.attach(otel_context.set_value(_SUPPRESS_KEY, True))
+        while not self._stopped:
+            self._wake.wait(self._pause())
+            self._wake.clear()
+            self._work()
+
+    def _pause(self) -> float | None:
+        busy = self._open or self._request or len(self.intake) or len(self._backlog)
+        if self._ends_at is not None:
+            return _RETRY_SECONDS[0]
+        return _LINGER_SECONDS if busy else None
+
+    @guarded(nothing)
+    def _work(self) -> None:
+        self._beat()
+        self._encode()
+        while not self._stopped and self._send():
+            self._encode()
+            time.sleep(_BREATH_SECONDS)
+
+    def _beat(self) -> None:
+        for source in list(self._open):
+            if source.now() - source.last_noted >= HEARTBEAT_SECONDS * 1_000_000_000:
+                self.intake.put(FactEntry(source, Fact.HEARTBEAT, {}))
+
+    def _encode(self) -> None:
+        """Encode what was noted until now."""
+        left = len(self.intake)
+        while left > 0:
+            for entry in self.intake.take(min(left, _BURST)):
+                dropped = self._backlog.add(entry) if _encoded(entry) else [entry]
+                for gone in dropped:
+                    self.intake.drop(gone)
+            left -= _BURST
+            if left > 0:
+                time.sleep(_BREATH_SECONDS)
+
+    def _send(self) -> bool:
+        """Send one request, if there is one and its time has come; whether another may follow at once."""
+        if self._request is None:
+            self._request = self._next_request()
+        if self._request is None or time.monotonic() < self._retry_at:
+            return False
+        if not self._request.data:
+            self._passed(self._request)
+            return True
+        # An error from here on, a bad certificate for one, is tried again, but not at once.
+        self._retry_at = time.monotonic() + self._backoff()
+        if self._client is None:
+            self._client = self._connect()
+        timeout = None if self._ends_at is None else max(0.05, self._ends_at - time.monotonic())
+        return self._settle(self._request, self._client.send(self._request.data, timeout=timeout))
+
+    def _settle(self, request: _Request, answer: Answer) -> bool:
+        if answer.outcome is Outcome.LATER:
+            self._retry_at = time.monotonic() + (answer.delay or self._backoff())
+            self._failures += 1
+            if self._failures == 1:
+                logger.warning("realtime-otel: the collector takes no records (%s); keeping them", answer.code)
+            return False
+        if answer.outcome is Outcome.REFUSED:
+            warn_once("refused", "realtime-otel: the collector refuses records (%s); dropping them", answer.code)
+            for entry in request.entries:
+                self.intake.drop(entry)
+        self._failures = 0
+        self._retry_at = 0.0
+        self._passed(request)
+        return True
+
+    def _passed(self, request: _Request) -> None:
+        self._request = None
+        for entry in request.entries:
+            if isinstance(entry, Marker):
+                entry.passed.set()
+
+    def _next_request(self) -> _Request | None:
+        """The oldest records, and before them what is known to be lost."""
+        self._backlog.put_first(self.intake.take_drops())
+        entries: list[Queued] = []
+        groups: dict[tuple[bytes, str, str], list[bytes]] = {}
+        size = 0
+        while (entry := self._backlog.first()) is not None and len(entries) < _RECORDS_PER_REQUEST:
+            size += len(entry.data) + _FRAME_BYTES
+            if isinstance(entry, Entry):
+                group = (entry.source.resource, entry.scope, entry.source.schema_url)
+                size += 0 if group in groups else sum(map(len, group)) * 2 + 4 * _FRAME_BYTES
+                if entries and size > MAX_REQUEST_BYTES:
+                    break
+                groups.setdefault(group, []).append(entry.data)
+            entries.append(self._backlog.pop())
+        parts = [export_request(resource, scope, of, schema_url=url) for (resource, scope, url), of in groups.items()]
+        return _Request(b"".join(parts), entries) if entries else None
+
+    def _backoff(self) -> float:
+        """Seconds until the next attempt: longer from failure to failure, but not in the last seconds of a process."""
+        first, longest = _RETRY_SECONDS
+        if self._ends_at is not None:
+            return first
+        return float(min(longest, first * 2 ** min(self._failures, 10)) * random.uniform(0.8, 1.2))  # noqa: S311
+
+
+@guarded(lambda: False)
+def _encoded(entry: Queued) -> bool:
+    entry.encode()
+    return True
+
+
+def _connect() -> Client:
+    # Imported on the worker's thread: the conversation does not wait for gRPC.
+    from realtime_otel.otlp import LogsClient
+
+    return LogsClient()
+
+
+# --- The process's workers ----------------------------------------------------------------------------------------
+
+_workers: dict[tuple[str | None, ...], Worker] = {}
+
+
+def worker() -> Worker:
+    """The worker of the destination that the environment names now."""
+    if not _workers:
+        # Not before it is needed, so that it runs before what the application has registered until now.
+        atexit.register(_stop_all)
+    destination = environment.destination()
+    # setdefault: two threads that open their first stream at once get one worker.
+    return _workers.get(destination) or _workers.setdefault(destination, Worker())
+
+
+@guarded(nothing)
+def _stop_all() -> None:
+    deadline = time.monotonic() + EXIT_SECONDS
+    for each in list(_workers.values()):
+        each.stop(deadline)
+    _workers.clear()
+
+
+def _abandon_all() -> None:
+    for each in _workers.values():
+        each.abandon()
+    _workers.clear()
+    environment.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
