@@ -1,0 +1,153 @@
+"""The sidecar's settings: one frozen object, from flags and environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from .stitch.session import Rules
+from .stitch.speech import Waits
+
+ENVIRONMENT_PREFIX = "REALTIME_OTEL_"
+NANOSECONDS = 1_000_000_000
+LONGEST_SECONDS = 10 * 365 * 86400.0
+"""Of any setting that is a time; also keeps the sums of times that the core makes within 64 bits."""
+LARGEST_MESSAGE_MIB = 512
+"""A request is one value in the journal, and SQLite holds 1 GB in one."""
+
+
+def setting(default: Any, text: str) -> Any:
+    """A setting's default and what it does; its flag and its environment variable follow from its name."""
+    return field(default=default, metadata={"help": text})
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it and says what would do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Each field is a flag (``--data-dir``) and an environment variable (``REALTIME_OTEL_DATA_DIR``); the flag wins.
+
+    Raises:
+        SettingsError: a value is out of its range.
+    """
+
+    listen: str = setting("127.0.0.1:4317", "address of the OTLP/gRPC log receiver")
+    data_dir: str = setting("realtime-otel-data", "folder of journal, checkpoints and outbox")
+    endpoint: str = setting("http://127.0.0.1:4319", "OTLP/gRPC endpoint that the spans are sent to; https for TLS")
+    settle: float = setting(2.0, "seconds of record time from a span's end to its export")
+    transcript_wait: float = setting(10.0, "seconds of record time that a user_speech waits for its transcript at most")
+    gap_wait: float = setting(60.0, "seconds of record time that a missing sequence number is waited for")
+    max_silence: float = setting(70 * 60.0, "seconds after which a stream without any record counts as ended")
+    tombstone_age: float = setting(30 * 86400.0, "seconds for which a stream that has ended is remembered")
+    tool_logs: bool = setting(False, "put the messages of a tool's logs on its span (they are content)")
+    max_message_mib: int = setting(64, "largest request that is taken, in MiB, after decompression")
+    drain_timeout: float = setting(5.0, "seconds in which a stopping sidecar tries to send what is left")
+
+    def __post_init__(self) -> None:
+        for name in ("settle", "transcript_wait", "gap_wait", "max_silence", "tombstone_age"):
+            if not 0 < getattr(self, name) <= LONGEST_SECONDS:  # in this form, not-a-number is refused too
+                reason = f"above 0, or state is never let go, and at most {LONGEST_SECONDS:.0f} (ten years)"
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be {reason}")
+        if self.transcript_wait < self.settle:
+            raise SettingsError(f"transcript_wait ({self.transcript_wait}) is shorter than settle ({self.settle})")
+        if not 0 <= self.drain_timeout <= LONGEST_SECONDS:
+            raise SettingsError(f"drain_timeout is {self.drain_timeout}; it must be 0 or more seconds")
+        if not 1 <= self.max_message_mib <= LARGEST_MESSAGE_MIB:
+            raise SettingsError(f"max_message_mib is {self.max_message_mib}; it must be 1 to {LARGEST_MESSAGE_MIB}")
+        if not self.data_dir.strip():
+            raise SettingsError("data_dir is empty; it must be a folder")
+        if not _is_address(self.listen):
+            raise SettingsError(f"listen is {self.listen!r}; it must be host:port")
+        if not _is_endpoint(self.endpoint):
+            raise SettingsError(f"endpoint is {self.endpoint!r}; it must be http://host:port, or https:// for TLS")
+
+    @property
+    def path(self) -> Path:
+        return Path(self.data_dir)
+
+    @property
+    def rules(self) -> Rules:
+        """The part that the core follows, in nanoseconds."""
+        return Rules(
+            waits=Waits(settle=_nanoseconds(self.settle), transcript=_nanoseconds(self.transcript_wait)),
+            gap_wait=_nanoseconds(self.gap_wait),
+            tombstone_age=_nanoseconds(self.tombstone_age),
+            tool_logs=self.tool_logs,
+        )
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdecimal() and int(port) <= 65535
+
+
+def _is_endpoint(text: str) -> bool:
+    try:
+        url = urlsplit(text if "://" in text else f"http://{text}")
+        known = url.scheme in ("http", "https") and bool(url.hostname and url.port) and "@" not in url.netloc
+        return known and url.path in ("", "/") and not url.query and not url.fragment
+    except ValueError:  # a port that is none
+        return False
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * NANOSECONDS)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting."""
+    for each in fields(Settings):
+        flag = "--" + each.name.replace("_", "-")
+        text = f"{each.metadata['help']} (default: {each.default}; {environment_name(each)})"
+        if each.type in (bool, "bool"):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            parser.add_argument(flag, default=None, metavar=str(each.type).upper(), help=text)
+
+
+def environment_name(each: Field[Any]) -> str:
+    return ENVIRONMENT_PREFIX + each.name.upper()
+
+
+def settings_from(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Flags first, then the environment, then the defaults.
+
+    Raises:
+        SettingsError: a value has the wrong form, or is out of its range.
+    """
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        given = getattr(flags, each.name, None)
+        source = "--" + each.name.replace("_", "-")
+        if given is None and (given := environment.get(environment_name(each)) or None) is not None:
+            source = environment_name(each)
+        if given is not None:
+            values[each.name] = _convert(each, given, source)
+    return Settings(**values)
+
+
+def _convert(each: Field[Any], given: Any, source: str) -> Any:
+    wanted: type[Any] = type(each.default)
+    if isinstance(given, wanted):
+        return given
+    try:
+        return _boolean(given) if wanted is bool else wanted(given)
+    except ValueError:
+        raise SettingsError(f"{source} is {given!r}; it must be a {wanted.__name__}") from None
+
+
+def _boolean(text: str) -> bool:
+    known: dict[str, bool] = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in known:
+        raise ValueError(text)
+    return known[text.lower()]
+
+
+__all__: Sequence[str] = ["Settings", "SettingsError", "add_flags", "environment_name", "settings_from"]

@@ -1,0 +1,1 @@
+"""The edges: everything that knows protobuf or gRPC."""

@@ -1,0 +1,145 @@
+"""A recorded event stream into its trace: through the contract and the core, without a network.
+
+A recording is a text file with one JSON object a line: ``{"t": seconds or null, "dir": "server", "event": {…}}``.
+``dir`` is server, client, or close (the connection's end; its event may name ``reason``, ``code`` and ``error_type`` as
+`realtime_otel.contract.Fact.STREAM_CLOSED` does). ``t`` counts from the stream's opening, which is `OPENED`; where it
+is null, an event comes one millisecond after the one before. Time never steps back: a smaller ``t`` counts as the
+one before. The stream id is the file's name without folder and extension. A file that ends without a close ends as by
+silence, at its last record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from realtime_otel import contract
+from realtime_otel.contract import Direction, Fact, Kind
+from realtime_otel.records import RecordEncoder, export_request
+from realtime_otel.redact import decoded_size
+from realtime_otel.stream import Stream
+from realtime_otel.tally import AudioTally
+
+from .otlp.decode import Broken, decode_request
+from .stitch.session import Rules
+from .stitch.spans import Span
+from .stitch.stitcher import Stitcher
+
+OPENED: Final = 1_735_689_600_000_000_000
+"""2025-01-01T00:00:00Z, in Unix nanoseconds: any instant does, as long as it is the same one each time."""
+MILLISECOND: Final = 1_000_000
+
+
+class BadLine(ValueError):
+    """A line of a recording that is none; the message says why."""
+
+
+@dataclass(slots=True)
+class Replay:
+    """What a recording gave."""
+
+    spans: list[Span] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """A sentence for each line, or record, that could not be used."""
+
+
+def replay(path: Path, rules: Rules | None = None, *, content: bool = False) -> Replay:
+    """The trace of a recording.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    result = Replay()
+    stitcher = Stitcher(rules)
+    stream = _stream(path)
+    for request in _requests(path, stream, content, result.problems):
+        for record in decode_request(request):
+            if isinstance(record, Broken):
+                result.problems.append(record.reason)
+                continue
+            outcome = stitcher.feed(record)
+            result.spans += outcome.spans
+            result.problems += outcome.errors
+            result.problems += [f"{why.value}: {refused.type}" for refused, why in outcome.rejected]
+    result.spans += stitcher.tick(stream.key).spans
+    return result
+
+
+def _stream(path: Path) -> Stream:
+    key = path.name.removesuffix(path.suffix)
+    return Stream(
+        id=key,
+        chosen=False,
+        emitter_id="replay",
+        started=OPENED,
+        trace_id=contract.trace_id(key),
+        span_id=contract.span_id(Kind.SESSION, key),
+        parent_span_id=None,
+        sampled=True,
+    )
+
+
+def _requests(path: Path, stream: Stream, content: bool, problems: list[str]) -> Iterator[bytes]:
+    """One encoded request for each usable line, as an emitter would have sent it."""
+    encoder = RecordEncoder(stream, content=content)
+    audio = AudioTally()
+    time, seq = OPENED, 0
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                at, direction, event = _parse(line)
+            except BadLine as error:
+                problems.append(f"line {number}: {error}")
+                continue
+            time = max(time, time + MILLISECOND if at is None else OPENED + round(at * 1e9))
+            if event.get("type") == "input_audio_buffer.append" and direction == Direction.CLIENT:
+                audio.add(decoded_size(event["audio"]) if isinstance(event.get("audio"), str) else 0, time)
+                continue
+            kind = Fact.STREAM_CLOSED.value if direction == "close" else event["type"]
+            extra = audio.take() if kind in contract.AUDIO_STATED_ON else {}
+            if direction == "close":
+                record = encoder.fact(Fact.STREAM_CLOSED, _close_body(event), seq=seq, time=time, extra=extra)
+            else:
+                record = encoder.event(event, direction=Direction(direction), seq=seq, time=time, extra=extra)
+            seq += 1
+            yield export_request(b"", "replay", [record])
+
+
+def _parse(line: str) -> tuple[float | None, str, dict[str, Any]]:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise BadLine(f"not JSON: {error}") from None
+    if not isinstance(entry, dict):
+        raise BadLine("not an object")
+    at, direction, event = entry.get("t"), entry.get("dir"), entry.get("event")
+    if at is not None and (isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < 1e9):
+        raise BadLine(f"t is {at!r}; it is a number of seconds from the stream's opening, or null")
+    if direction not in ("server", "client", "close"):
+        raise BadLine(f"dir is {direction!r}; it is server, client or close")
+    if direction == "close" and event is None:
+        event = {}
+    if not isinstance(event, dict):
+        raise BadLine("event is not an object")
+    if direction != "close" and not isinstance(event.get("type"), str):
+        raise BadLine("event has no type")
+    return at, direction, event
+
+
+def _close_body(event: dict[str, Any]) -> dict[str, Any]:
+    """The body of stream_closed, from what the recording says of the close; a normal one if it says nothing."""
+    code = event.get("code")
+    normal = code in (None, 1000)
+    reasons: Collection[str] = [reason.value for reason in contract.Closed]
+    default = contract.Closed.SESSION_CLOSED if normal else contract.Closed.DISCONNECTED
+    body: dict[str, Any] = {"reason": event["reason"] if str(event.get("reason")) in reasons else default.value}
+    if isinstance(code, int):
+        body["code"] = code
+    if isinstance(event.get("error_type"), str):
+        body["error_type"] = event["error_type"]
+    return body

@@ -1,0 +1,108 @@
+"""The parts of one conversation by their ids, and when each is due."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from msgspec import Struct, field
+
+from .events import Record
+from .part import Part
+from .response import Response
+from .speech import Speech, Waits
+from .tool import Tool
+
+P = TypeVar("P", Speech, Response, Tool)
+
+NEVER = 2**63
+
+
+class Gone(Struct, frozen=True):
+    """What is remembered of a part that was exported."""
+
+    ordinal: int
+    opener: str
+
+
+class Parts(Struct):
+    """Open and ended parts until their export; of exported ones, that they were there."""
+
+    speeches: dict[str, Speech] = field(default_factory=dict)
+    responses: dict[str, Response] = field(default_factory=dict)
+    tools: dict[str, Tool] = field(default_factory=dict)
+    gone: dict[str, Gone] = field(default_factory=dict)
+
+    def all(self) -> list[Part]:
+        """Every part that is not exported, those that ended first before the others, then by their start."""
+        parts: list[Part] = [*self.speeches.values(), *self.responses.values(), *self.tools.values()]
+        return sorted(parts, key=lambda part: (part.end or NEVER, part.start, part.kind, part.id))
+
+    def of(self, make: type[P]) -> dict[str, P]:
+        """The parts of this class."""
+        return {Speech: self.speeches, Response: self.responses, Tool: self.tools}[make]  # type: ignore[return-value]
+
+    def reopened(self, make: type[P], part_id: str, record: Record) -> P | None:
+        """The part with this id, if it has ended and this record opens the id again (see `Part.opener`)."""
+        part = self.of(make).get(part_id)
+        return part if part is not None and part.end and part.opener == record.type else None
+
+    def open(self, make: type[P], part_id: str, record: Record, *, turn: int, opens: bool) -> tuple[P | None, bool]:
+        """The part with this id, and whether it is new.
+
+        Args:
+            opens: the event is the one by which the protocol opens such a part; otherwise the start is inferred.
+
+        Returns:
+            No part if there is no id, or if the part was exported and this event does not open it again.
+        """
+        parts = self.of(make)
+        if not part_id:
+            return None, False
+        if (part := parts.get(part_id)) is not None:
+            part.touch(record.time)
+            return part, False
+        gone = self.gone.get(make.kind + part_id)
+        if gone is not None and not (opens and gone.opener == record.type):
+            return None, False
+        part = parts[part_id] = make(
+            id=part_id,
+            ordinal=gone.ordinal + 1 if gone is not None else 1,
+            opener=record.type,
+            start=record.time,
+            last=record.time,
+            turn=turn,
+            start_inferred=not opens,
+        )
+        return part, True
+
+    def remove(self, part: Part) -> None:
+        """Forget all of an exported part but that it was there."""
+        parts: dict[str, Speech] | dict[str, Response] | dict[str, Tool]
+        match part:
+            case Speech():
+                parts = self.speeches
+            case Response():
+                parts = self.responses
+            case _:
+                parts = self.tools
+        del parts[part.id]
+        self.gone[part.kind + part.id] = Gone(part.ordinal, part.opener)
+
+    def ordinal(self, make: type[P], part_id: str) -> int:
+        """The ordinal of the newest part with this id, exported or not; 1 if there was none."""
+        if (part := self.of(make).get(part_id)) is not None:
+            return part.ordinal
+        gone = self.gone.get(make.kind + part_id)
+        return gone.ordinal if gone is not None else 1
+
+    def due(self, part: Part, waits: Waits, transcript_expected: bool) -> int:
+        """The record time from which a part may be exported (`NEVER` while nothing has ended it)."""
+        match part:
+            case Response(end=0) if part.superseded_at:
+                return part.superseded_at + waits.settle
+            case Part(end=0):
+                return NEVER
+            case Speech():
+                return part.due(waits, transcript_expected)
+            case _:
+                return part.end + waits.settle

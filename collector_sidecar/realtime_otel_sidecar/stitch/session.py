@@ -1,0 +1,522 @@
+"""One stream's state machine: every transition of a conversation's spans is in this module, and nowhere else.
+
+Theory. A conversation is a session span with three kinds of parts under it: user_speech (by item id), response (by
+response id) and tool (by call id, under its response). `Session.take` is given the stream's records in their order and
+does two things with each. First it exports what is due: a part that has ended and whose end lies ``settle`` before the
+record at hand (a user_speech whose transcript is expected waits longer, within a bound). Then it applies the record:
+the event table says what the event does, and `Session._apply` has one case for each such verb.
+
+Laws. A part is opened by the first event that names it, and exported exactly once, with one close reason. Until then
+late facts still reach it; afterwards they never change it. Nothing here reads a clock: time is the records' own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, assert_never
+
+from msgspec import DecodeError, Struct, field
+
+from realtime_otel import contract
+from realtime_otel.contract import Closed, Kind
+
+from . import attributes as key
+from . import build
+from .events import TABLE, UNKNOWN, Does, Error, Record, Row, Usage, read_body, word
+from .part import Part
+from .parts import NEVER, Parts
+from .response import Cause, Response
+from .spans import Attributes, CloseReason, Link, Resource, Span, SpanEvent
+from .speech import Speech, Waits
+from .tool import Tool
+from .usage import add_usage
+
+P = TypeVar("P", Speech, Response, Tool)
+
+
+QUIET = frozenset({Does.COUNT, Does.SOUND, Does.MENTION_RESPONSE, Does.KEEP, Does.ANNOTATE})
+"""Verbs that neither end a part nor name a call: what is due stays as it was."""
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """The core's settings; times in nanoseconds."""
+
+    waits: Waits = Waits(settle=2_000_000_000, transcript=10_000_000_000)
+    gap_wait: int = 60_000_000_000
+    tool_logs: bool = False
+    """Whether the span event of a tool's log line carries its message."""
+    tombstone_age: int = 30 * 24 * 3600 * 1_000_000_000
+
+
+class Known(Struct):
+    """An item of the conversation, as far as later events need it."""
+
+    turn: int
+    is_speech: bool = False
+    response: str = ""
+    """The response that made it."""
+
+
+class Session(Struct, kw_only=True):
+    """The state of one conversation. It is plain data: a checkpoint is its encoding."""
+
+    key: str
+    stream_id: str
+    trace_id: bytes
+    parent_span_id: bytes
+    started: int
+    sampled: bool
+    resource: Resource
+
+    last: int = 0
+    end: int = 0
+    reason: CloseReason | None = None
+    end_inferred: bool = False
+    error: str = ""
+    close_code: int | None = None
+
+    session_id: str = ""
+    model: str = ""
+    provider: str = "openai"
+    server: Attributes = field(default_factory=dict)
+    application: Attributes = field(default_factory=dict)
+    """What the application says of the conversation when it opens; on every span."""
+    annotations: Attributes = field(default_factory=dict)
+    """What it says later; on the session span."""
+    links: list[Link] = field(default_factory=list)
+    events: list[SpanEvent] = field(default_factory=list)
+
+    turn: int = 0
+    answered: bool = False
+    """Whether a response has begun in this turn."""
+    stop: int = 0
+    """Time of the newest speech_stopped, until the first audio of its turn was measured against it."""
+    stop_turn: int = 0
+    speech_input: str = ""
+    """Item id of the newest speech since the newest response.created of the default conversation."""
+    outputs: list[bytes] = field(default_factory=list)
+    """Span ids of the tools whose output was added since then."""
+    transcript_expected: bool = False
+
+    items: dict[str, Known] = field(default_factory=dict)
+    parts: Parts = field(default_factory=Parts)
+    stray_logs: list[Record] = field(default_factory=list)
+    """Log lines of calls that nobody has named yet."""
+    next_due: int = NEVER
+    """Nothing is due before this record time."""
+
+    usage: Usage | None = None
+    """Sums over the responses."""
+    records: int = 0
+    records_missing: int = 0
+    records_dropped: int = 0
+    unknown: int = 0
+    malformed: int = 0
+    late_logs: int = 0
+    ends_inferred: int = 0
+    settled: list[Span] = field(default_factory=list)
+
+    # --- What a caller does --------------------------------------------------------------------------------------
+
+    def take(self, record: Record, rules: Rules) -> None:
+        """Take the next record of the stream; spans that settle are appended to ``settled``."""
+        if self.records == 0:
+            self._begin(record)
+        if record.time >= self.next_due:
+            self._settle(record.time, rules)
+        self.records += 1
+        self.last = max(self.last, record.time)
+        if record.session_id:
+            self.session_id = record.session_id
+        if record.log is None:
+            self._apply(record, rules)
+        else:
+            self.take_log(record, rules)
+
+    def _begin(self, record: Record) -> None:
+        """Trace, parent, start and resource are those of the record with the lowest number, whichever came first."""
+        self.trace_id, self.parent_span_id = record.trace_id, record.parent_span_id
+        self.started, self.sampled, self.resource = record.started, record.sampled, record.resource
+
+    def take_log(self, line: Record, rules: Rules) -> None:
+        """Put a tool's log line, with or without a sequence number, into the call that it names."""
+        tool = self.parts.tools.get(line.call_id) or self._tool_by_span(line)
+        if tool is not None:
+            event = _log_event(line, with_message=rules.tool_logs)
+            if line.seq >= 0 or event not in tool.events:
+                tool.events.append(event)
+        elif Kind.TOOL + line.call_id in self.parts.gone:
+            self.late_logs += 1
+        else:
+            self.stray_logs.append(line)
+            self.next_due = min(self.next_due, line.time + rules.waits.settle)
+
+    def close(self, reason: CloseReason, time: int, *, inferred: bool = False) -> None:
+        """End the conversation: all that is open ends now, and nothing is waited for any longer."""
+        self.end, self.reason, self.end_inferred = max(time, self.started), reason, inferred
+        for part in self.parts.all():
+            if not part.end:
+                self._close_open(part, reason, self.end)
+        for part in self.parts.all():
+            self._export(part)
+        self.late_logs += len(self.stray_logs)
+        self.stray_logs.clear()
+        self.settled.append(build.session_span(self))
+
+    # --- Settling ------------------------------------------------------------------------------------------------
+
+    def _settle(self, now: int, rules: Rules) -> None:
+        """Export the parts that are due at this record time."""
+        for part in self.parts.all():
+            if self.parts.due(part, rules.waits, self.transcript_expected) <= now:
+                if not part.end:
+                    self._close_open(part, CloseReason.SUPERSEDED, part.last)
+                self._export(part)
+        kept = [line for line in self.stray_logs if line.time + rules.waits.settle > now]
+        self.late_logs += len(self.stray_logs) - len(kept)
+        self.stray_logs = kept
+        self._plan(rules)
+
+    def _plan(self, rules: Rules) -> None:
+        """Say from when on something will be due."""
+        dues = [self.parts.due(part, rules.waits, self.transcript_expected) for part in self.parts.all()]
+        dues += [line.time + rules.waits.settle for line in self.stray_logs]
+        self.next_due = min(dues, default=NEVER)
+
+    def _close_open(self, part: Part, reason: CloseReason, time: int) -> None:
+        """End a part whose end was never stated; a superseded response ends at its own last event."""
+        if isinstance(part, Response) and part.superseded_at:
+            reason, time = CloseReason.SUPERSEDED, part.last
+        part.close(time, reason, inferred=True)
+
+    def _export(self, part: Part) -> None:
+        if isinstance(part, Response):
+            self._tie_to_input(part)
+            self.usage = add_usage(self.usage, part.usage)
+        self.settled.append(build.part_span(self, part))
+        self.ends_inferred += part.end_inferred
+        self.parts.remove(part)
+
+    # --- Parts by their ids --------------------------------------------------------------------------------------
+
+    def _open(self, make: type[P], part_id: str, record: Record, *, opens: bool) -> tuple[P | None, bool]:
+        if opens and (ended := self.parts.reopened(make, part_id, record)) is not None:
+            self._export(ended)
+        return self.parts.open(make, part_id, record, turn=self.turn, opens=opens)
+
+    def _speech(self, record: Record, *, opens: bool = False) -> Speech | None:
+        speech, is_new = self._open(Speech, record.item_id, record, opens=opens)
+        if speech is not None and is_new:
+            self.turn += 1
+            self.answered = False
+            speech.turn = self.turn
+            self.items[record.item_id] = Known(self.turn, is_speech=True)
+        return speech
+
+    def _response(self, record: Record, *, opens: bool = False) -> Response | None:
+        response, is_new = self._open(Response, record.response_id, record, opens=opens)
+        if response is None:
+            return None
+        if is_new:
+            response.request_model = self.model
+            response.agent = record.agent_name
+        elif not response.first_event:
+            response.first_event = record.time
+        return response
+
+    def _tool(self, record: Record, *, opens: bool = False) -> Tool | None:
+        tool, _ = self._open(Tool, record.call_id, record, opens=opens)
+        if tool is None:
+            return None
+        tool.name = tool.name or record.tool_name
+        tool.agent = tool.agent or record.agent_name
+        if record.response_id and not tool.response:
+            tool.response = record.response_id
+            tool.response_ordinal = self.parts.ordinal(Response, record.response_id)
+            made_by = self.parts.responses.get(record.response_id)
+            tool.turn = made_by.turn if made_by is not None else tool.turn
+        return tool
+
+    def _tool_by_span(self, line: Record) -> Tool | None:
+        """The call whose span a log line without a call id was written in."""
+        span_id = line.log.span_id if line.log is not None else b""
+        if line.call_id or not span_id:
+            return None
+        return next((tool for tool in self.parts.tools.values() if build.part_span_id(self, tool) == span_id), None)
+
+    # --- Transitions ---------------------------------------------------------------------------------------------
+
+    def _apply(self, record: Record, rules: Rules) -> None:
+        """One case for each verb of the event table."""
+        row = TABLE.get(record.type)
+        if row is None:
+            row = UNKNOWN
+            self.unknown += 1
+        body = self._body(record, row)
+        match row.does:
+            case Does.COUNT:
+                pass
+            case Does.MENTION_RESPONSE:
+                self._response(record)
+            case Does.SOUND:
+                self._sound(record)
+            case Does.KEEP:
+                self._keep(record, getattr(body, "error", None))
+            case Does.DESCRIBE_SESSION:
+                self._describe(body)
+            case Does.START_SPEECH | Does.STOP_SPEECH | Does.COMMIT_SPEECH | Does.TRANSCRIBE | Does.END_TRANSCRIPT:
+                self._apply_to_speech(row.does, record, body)
+            case Does.ADD_ITEM:
+                self._add_item(record, body)
+            case Does.TRUNCATE_ITEM:
+                self._truncate(record, body)
+            case Does.START_RESPONSE:
+                self._start_response(record, body)
+            case Does.ADD_OUTPUT_ITEM:
+                self._add_output_item(record)
+            case Does.COMPLETE_OUTPUT_ITEM:
+                self._complete_output_item(record, body)
+            case Does.COMPLETE_CALL:
+                self._response(record)
+                self._tool(record, opens=True)
+            case Does.END_RESPONSE:
+                self._end_response(record, body)
+            case Does.OPEN_STREAM:
+                self._open_stream(body)
+            case Does.CLOSE_STREAM:
+                self._close_stream(record, body)
+            case Does.START_TOOL | Does.FINISH_TOOL:
+                self._run_tool(row.does, record, body)
+            case Does.ANNOTATE:
+                self.annotations |= body.attributes
+            case _:
+                assert_never(row.does)
+        if row.does not in QUIET:
+            self._adopt_logs(rules)
+            self._plan(rules)
+
+    def _body(self, record: Record, row: Row) -> Any:
+        """The body as the table types it. One that cannot be read is kept on the session; its ids still count."""
+        if row.body is None:
+            return None
+        try:
+            return read_body(record, row.body)
+        except DecodeError:
+            self.malformed += 1
+            self._keep(record, None)
+            return row.body()
+
+    def _keep(self, record: Record, error: Error | None) -> None:
+        """A span event of the session, for what no span stands for."""
+        attributes: Attributes = {key.EVENT_DIRECTION: record.direction}
+        for name, value in (
+            (contract.EVENT_ID, record.event_id),
+            (contract.ITEM_ID, record.item_id),
+            (contract.RESPONSE_ID, record.response_id),
+            (contract.CALL_ID, record.call_id),
+            (key.ERROR_TYPE, word(error.type) if error is not None else ""),
+            (key.ERROR_CODE, word(error.code) if error is not None else ""),
+            (key.ERROR_EVENT_ID, word(error.event_id) if error is not None else ""),
+        ):
+            if value:
+                attributes[name] = value
+        self.events.append(SpanEvent(record.time, record.type, attributes, record.seq))
+
+    def _open_stream(self, body: Any) -> None:
+        self.application = dict(body.attributes)
+        self.provider = body.provider or self.provider
+        if body.server_address:
+            self.server = {"server.address": body.server_address}
+        if body.server_port is not None:
+            self.server["server.port"] = body.server_port
+        self.links += [Link(trace_id, span_id) for trace_id, span_id in body.span_contexts()]
+
+    def _close_stream(self, record: Record, body: Any) -> None:
+        lost = body.reason == Closed.DISCONNECTED
+        self.close_code = body.code
+        self.error = body.error_type
+        self.close(CloseReason.DISCONNECTED if lost else CloseReason.SESSION_CLOSED, record.time)
+
+    def _describe(self, body: Any) -> None:
+        """session.created and session.updated: the model, and whether speech is transcribed."""
+        seen = body.session
+        self.model = word(seen.model) or self.model
+        given = seen.audio.input if seen.audio is not None else None
+        transcription = seen.input_audio_transcription or (given.transcription if given is not None else None)
+        self.transcript_expected = transcription is not None and transcription.model is not None
+
+    def _apply_to_speech(self, does: Does, record: Record, body: Any) -> None:
+        if does in (Does.TRANSCRIBE, Does.END_TRANSCRIPT):
+            self.transcript_expected = True
+        speech = self._speech(record, opens=does is Does.START_SPEECH)
+        status = "failed" if record.type.endswith(".failed") else "completed"
+        if speech is None:
+            if does is Does.END_TRANSCRIPT and record.item_id:
+                self.settled.append(build.transcript_span(self, record, status))
+        elif does is Does.START_SPEECH:
+            speech.audio_start_ms = body.audio_start_ms
+        elif does is Does.STOP_SPEECH and not speech.end:
+            speech.audio_end_ms = body.audio_end_ms
+            self.stop, self.stop_turn = record.time, speech.turn
+            speech.close(record.time, CloseReason.COMPLETED)
+        elif does is Does.COMMIT_SPEECH:
+            self._commit(speech, record)
+        elif does is Does.END_TRANSCRIPT:
+            speech.transcription = status
+
+    def _commit(self, speech: Speech, record: Record) -> None:
+        """The buffer became an item. Without VAD the speech was from the first append to here."""
+        self.speech_input = speech.id
+        if speech.end:
+            return
+        by_hand = speech.opener == record.type
+        if by_hand and record.audio_first:
+            speech.start, speech.start_inferred = record.audio_first, False
+        speech.close(record.time, CloseReason.COMPLETED, inferred=not by_hand)
+
+    def _add_item(self, record: Record, body: Any) -> None:
+        item, known = body.item, self.items.get(record.item_id)
+        kind = word(item.type)
+        if kind == "function_call_output":
+            self._add_output(record)
+        elif kind == "message" and word(item.role) == "user" and known is None:
+            self._add_user_item(record, [word(part.type) for part in item.content or []])
+        elif known is not None and known.response:
+            self._tie_to_previous(known.response, record)
+
+    def _add_user_item(self, record: Record, parts: list[str]) -> None:
+        """A message of the user that no event of the audio buffer has announced: text, or audio sent as an item."""
+        if "input_audio" in parts:
+            speech = self._speech(record)
+            if speech is not None:
+                speech.close(record.time, CloseReason.COMPLETED, inferred=True)
+                self.speech_input = speech.id
+            return
+        if self.answered or self.turn == 0:
+            self.turn += 1
+            self.answered = False
+        self.items[record.item_id] = Known(self.turn)
+
+    def _add_output(self, record: Record) -> None:
+        """A tool's output is in the conversation: the call is over, and the next response speaks it."""
+        tool = self._tool(record)
+        if tool is None or tool.end:
+            return
+        tool.close(record.time, CloseReason.FAILED if tool.error else CloseReason.COMPLETED)
+        self.outputs.append(build.part_span_id(self, tool))
+        self.items[record.item_id] = Known(tool.turn)
+
+    def _tie_to_previous(self, response_id: str, record: Record) -> None:
+        """Where the first output item of a response stands tells what it answers (``previous_item_id``)."""
+        response = self.parts.responses.get(response_id)
+        if response is None or response.first_item:
+            return
+        response.first_item = record.item_id
+        before = self.items.get(record.previous_item_id)
+        if before is None:
+            return
+        response.turn = before.turn
+        if before.is_speech:
+            self._answer(response, record.previous_item_id, "previous_item_id")
+        response.speech_before = ""  # the position is known: order is not asked any more
+
+    def _tie_to_input(self, response: Response) -> None:
+        """Where the position is not known, a response answers the newest speech before it."""
+        if response.speech_before:
+            self._answer(response, response.speech_before, "order")
+
+    def _answer(self, response: Response, item_id: str, inference: str) -> None:
+        span_id = contract.span_id(Kind.USER_SPEECH, self.key, item_id, self.parts.ordinal(Speech, item_id))
+        response.causes.append(Cause(span_id, "answers", inference))
+
+    def _truncate(self, record: Record, body: Any) -> None:
+        """What was heard of an answer is stated on the speech that cut it."""
+        known = self.items.get(record.item_id)
+        speech = self._newest_speech()
+        if known is None or not known.response or speech is None:
+            return
+        speech.cuts = known.response
+        speech.cuts_ordinal = self.parts.ordinal(Response, known.response)
+        speech.heard_ms = body.audio_end_ms
+
+    def _newest_speech(self) -> Speech | None:
+        return max(self.parts.speeches.values(), key=lambda speech: speech.start, default=None)
+
+    def _start_response(self, record: Record, body: Any) -> None:
+        response = self._response(record, opens=True)
+        if response is None:
+            return
+        response.describe(body.response)
+        if not response.default_conversation:
+            return
+        for other in self.parts.responses.values():
+            if other is not response and other.default_conversation and not other.end and not other.superseded_at:
+                other.superseded_at = record.time
+        response.causes += [Cause(span_id, "speaks", "order") for span_id in self.outputs]
+        response.speech_before = self.speech_input
+        self.outputs, self.speech_input, self.answered = [], "", True
+
+    def _add_output_item(self, record: Record) -> None:
+        response = self._response(record)
+        if response is not None and record.item_id:
+            self.items[record.item_id] = Known(response.turn, response=response.id)
+
+    def _complete_output_item(self, record: Record, body: Any) -> None:
+        self._response(record)
+        if word(body.item.type) != "function_call":
+            return
+        if word(body.item.status) == "incomplete":
+            tool = self.parts.tools.get(record.call_id)
+            if tool is not None and not tool.end:
+                tool.close(record.time, CloseReason.INCOMPLETE)
+            return
+        self._tool(record, opens=True)
+
+    def _sound(self, record: Record) -> None:
+        response = self._response(record)
+        if response is None:
+            return
+        response.audio_size += record.delta_size
+        if response.first_audio:
+            return
+        response.first_audio = record.time
+        if self.stop and self.stop_turn == response.turn:
+            response.turn_latency = record.time - self.stop
+            self.stop = 0
+
+    def _end_response(self, record: Record, body: Any) -> None:
+        response = self._response(record)
+        if response is None or response.end:
+            return
+        response.finish(body.response, record.time)
+        speech = self._newest_speech()
+        if response.reason is CloseReason.INTERRUPTED and speech is not None and speech.start >= response.start:
+            speech.cuts, speech.cuts_ordinal = response.id, response.ordinal
+
+    def _run_tool(self, does: Does, record: Record, body: Any) -> None:
+        """When the function itself ran, as its own process saw it."""
+        tool = self._tool(record)
+        if tool is None:
+            return
+        if does is Does.START_TOOL:
+            tool.started = tool.started or record.time
+        else:
+            tool.finished, tool.error = record.time, body.error_type
+            if tool.error and tool.reason is CloseReason.COMPLETED:
+                tool.reason = CloseReason.FAILED  # its output was in the conversation before the function returned
+
+    def _adopt_logs(self, rules: Rules) -> None:
+        """Give log lines that came before their call was named to that call."""
+        if self.stray_logs:
+            waiting, self.stray_logs = self.stray_logs, []
+            for line in waiting:
+                self.take_log(line, rules)
+
+
+def _log_event(line: Record, *, with_message: bool) -> SpanEvent:
+    log = line.log
+    if log is None:
+        raise TypeError("not a log line")
+    attributes: Attributes = {key.LOG_SEVERITY: log.severity, key.LOG_LOGGER: log.logger}
+    if with_message:
+        attributes[key.LOG_MESSAGE] = log.message
+    return SpanEvent(line.time, "log", attributes, line.seq)

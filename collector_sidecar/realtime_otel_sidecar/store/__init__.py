@@ -1,0 +1,1 @@
+"""What survives a crash: the journal of inputs, checkpoints of streams, the outbox of spans, dead letters."""

@@ -1,0 +1,148 @@
+"""A trace as a tree in the terminal, from OTLP spans of any origin."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from rich.console import Console, Group, JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from realtime_otel import contract
+
+from .stitch import attributes as key
+
+NANOSECONDS = 1_000_000_000
+PLAIN_WIDTH = 160
+STYLES = {"completed": "green", "session_closed": "green", "silence": "yellow", "interrupted": "yellow"}
+LINKS = {"answers": "answers", "speaks": "speaks the output of", "interrupts": "interrupts", "transcribes": "of"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line: a span, or an event of one."""
+
+    guide: str
+    name: Text
+    start: int
+    duration: int | None
+    notes: Text
+
+
+def console() -> Console:
+    """Standard output; where that is no terminal, wide enough not to break most lines."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def render(requests: Iterable[ExportTraceServiceRequest]) -> Group:
+    """Each trace as one tree: what, when it began, how long it took, and what is worth knowing of it."""
+    traces: dict[bytes, dict[bytes, Span]] = {}
+    for request in requests:
+        for resource_spans in request.resource_spans:
+            for scope_spans in resource_spans.scope_spans:
+                for span in scope_spans.spans:
+                    traces.setdefault(span.trace_id, {})[span.span_id] = span
+    return Group(*(_render_trace(trace_id, spans) for trace_id, spans in traces.items()))
+
+
+def _render_trace(trace_id: bytes, spans: dict[bytes, Span]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.title = f"trace {trace_id.hex()}"
+    table.title_justify, table.title_style = "left", "bold"
+    justifies: list[JustifyMethod] = ["left", "right", "right", "left"]
+    for justify in justifies:
+        table.add_column(justify=justify, no_wrap=justify == "right" or not table.columns)
+    roots = sorted((span for span in spans.values() if span.parent_span_id not in spans), key=_by_start)
+    origin = roots[0].start_time_unix_nano if roots else 0
+    for root in roots:
+        for row in _rows(root, spans, "", ""):
+            duration = "" if row.duration is None else f"{row.duration / NANOSECONDS:.3f} s"
+            name = Text(row.guide, style="dim") + row.name
+            table.add_row(name, f"+{(row.start - origin) / NANOSECONDS:.3f} s", duration, row.notes)
+    return table
+
+
+def _rows(span: Span, spans: dict[bytes, Span], guide: str, indent: str) -> Iterator[Row]:
+    duration = span.end_time_unix_nano - span.start_time_unix_nano
+    style = "bold red" if span.status.code == Status.STATUS_CODE_ERROR else "bold"
+    yield Row(guide, Text(span.name, style=style), span.start_time_unix_nano, duration, _notes(span, spans))
+    below: list[Span | Span.Event] = [child for child in spans.values() if child.parent_span_id == span.span_id]
+    below = sorted([*below, *span.events], key=_by_start)
+    for place, one in enumerate(below):
+        last = place == len(below) - 1
+        branch, under = ("└─ ", "   ") if last else ("├─ ", "│  ")
+        if isinstance(one, Span):
+            yield from _rows(one, spans, indent + branch, indent + under)
+        else:
+            yield _event_row(one, indent + branch)
+
+
+def _event_row(event: Span.Event, guide: str) -> Row:
+    values = _values(event.attributes)
+    if event.name != "log":
+        notes = " ".join(str(values[name]) for name in (key.ERROR_TYPE, key.ERROR_CODE) if name in values)
+        return Row(guide, Text("· " + event.name, style="dim"), event.time_unix_nano, None, Text(notes))
+    message = values.get(key.LOG_MESSAGE, "(message not captured)")
+    name = Text(f"· {values.get(key.LOG_SEVERITY, '')} {values.get(key.LOG_LOGGER, '')}", style="cyan")
+    return Row(guide, name, event.time_unix_nano, None, Text(str(message), style="cyan"))
+
+
+def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
+    """What is worth a word: why it ended, tokens, latencies, links."""
+    values = _values(span.attributes)
+    notes: list[Text] = []
+    if reason := values.get(key.CLOSE_REASON):
+        inferred = " (inferred)" if values.get(key.CLOSE_INFERRED) else ""
+        notes.append(Text(f"{reason}{inferred}", style=STYLES.get(reason, "red")))
+    if span.name == "user_speech":
+        notes.append(Text(f"turn {values.get(key.TURN_INDEX)}"))
+    if span.status.message:
+        notes.append(Text(span.status.message, style="red"))
+    if key.USAGE_INPUT in values:
+        notes.append(Text(f"{values[key.USAGE_INPUT]} → {values.get(key.USAGE_OUTPUT, 0)} tokens"))
+    for name, text in (
+        (key.FIRST_AUDIO, "first audio after {:.3f} s"),
+        (key.VAD_STOP_TO_AUDIO, "{:.3f} s after speech_stopped"),
+        (key.TOOL_DURATION, "ran {:.3f} s"),
+    ):
+        if name in values:
+            notes.append(Text(text.format(values[name])))
+    for link in span.links:
+        kind = LINKS.get(_values(link.attributes).get(key.LINK_KIND, ""), "→")
+        target = spans.get(link.span_id)
+        notes.append(
+            Text(f"{kind} {_label(target)}" if target is not None else f"{kind} {link.span_id.hex()}", style="dim")
+        )
+    if unknown := values.get(key.EVENTS_UNKNOWN):
+        notes.append(Text(f"{unknown} unknown events", style="yellow"))
+    return Text(", ").join(notes)
+
+
+def _label(span: Span) -> str:
+    """How a link's target is called: its name, and its turn."""
+    values = _values(span.attributes)
+    named = values.get(contract.CALL_ID)
+    return f"{span.name} {named}" if named else f"{span.name} of turn {values.get(key.TURN_INDEX, '?')}"
+
+
+def _by_start(one: Span | Span.Event) -> tuple[int, int]:
+    if isinstance(one, Span):
+        return one.start_time_unix_nano, -one.end_time_unix_nano
+    return one.time_unix_nano, 0
+
+
+def _values(attributes: Iterable[KeyValue]) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in attributes}
+
+
+def _value(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(member) for member in value.array_value.values]
+    return getattr(value, kind) if kind is not None else None
