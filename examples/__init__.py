@@ -1,0 +1,1 @@
+"""A scripted Realtime server and a voice agent that talks to it."""

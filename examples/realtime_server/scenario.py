@@ -1,0 +1,160 @@
+"""Scenarios: what the user says, what the model does, and when. Read from TOML files next to this module.
+
+    [[user]]                # something the user says, by its place in the audio that the client appends
+    start_ms = 600          # where the words begin; `input_audio_buffer.speech_started` comes when the client has
+    stop_ms = 2600          # appended this much; `speech_stopped` when it has appended stop_ms and the silence after it
+    says = "..."            # what the transcription finds
+
+    [[model]]               # the model's next response, whatever asked for it
+    says = "..."            # spoken (or written, if the client asked for text)
+    calls = [{name = "get_weather", arguments = {city = "Oslo"}}]
+    drop = {after_ms = 900, code = 1011, reason = "..."}    # the server ends the connection in mid-response
+
+    [timing]                # see `Timing`
+
+    hang_up_ms = 9000       # for the caller: leave when this much audio was sent
+
+Offsets count the audio that was appended, not time: a client that sends no audio is never heard, and one that sends it
+twice as fast is heard twice as early. A text turn consumes a `[[model]]` entry and no `[[user]]` entry. All other
+milliseconds are wall time at speed 1.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "scenarios"
+
+
+class ScenarioError(ValueError):
+    """A scenario that cannot be found or does not make sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds at speed 1."""
+
+    speech_to_response_ms: int = 200
+    """From the end of the user's speech to `response.created`."""
+    request_to_response_ms: int = 60
+    """From the client's `response.create` to `response.created`."""
+    first_output_ms: int = 300
+    """From `response.created` to the first output item."""
+    first_audio_ms: int = 120
+    """From an output item to its first audio."""
+    audio_chunk_ms: int = 200
+    """The audio in one delta, and ..."""
+    audio_every_ms: int = 120
+    """... the time between two deltas: the model speaks faster than the words are heard."""
+    word_ms: int = 330
+    """The audio of one spoken word."""
+    token_ms: int = 25
+    """Between two pieces of a written text or of a call's arguments."""
+    interrupt_ms: int = 80
+    """From the user's interruption to the end of the response; its audio keeps coming meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """Something that the user says. Offsets are milliseconds of appended audio."""
+
+    start_ms: int
+    stop_ms: int
+    says: str
+    transcript_after_ms: int = 350
+    """From the commit of the audio to the first piece of its transcript; long enough, it comes after the answer."""
+    transcript_ms: int = 250
+    """From the first piece of the transcript to its completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function call that the model makes."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The server ends the connection `after_ms` after `response.created`; code 1006 means without a close frame."""
+
+    after_ms: int
+    code: int = 1011
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One response of the model: a message, function calls, or a message and calls, in this order."""
+
+    says: str = ""
+    calls: tuple[Call, ...] = ()
+    drop: Drop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A conversation: the user's part, the model's part, and the time it takes."""
+
+    name: str
+    title: str
+    user: tuple[Utterance, ...] = ()
+    model: tuple[Reply, ...] = ()
+    default: Reply = Reply(says="Is there anything else I can do for you?")
+    """What the model says once its part is over."""
+    timing: Timing = Timing()
+    hang_up_ms: int | None = None
+
+
+def scenario_names() -> list[str]:
+    """The names of the scenarios that come with the server."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_scenario(name: str | Path) -> Scenario:
+    """The scenario of this name, or in the file at this path."""
+    path = name if isinstance(name, Path) else FOLDER / f"{name}.toml"
+    # A name may come from a client's URL: only a listed one is ever opened.
+    if isinstance(name, str) and name not in scenario_names():
+        raise ScenarioError(f"no scenario {name!r}; there are: {', '.join(scenario_names())}")
+    try:
+        return parse_scenario(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise ScenarioError(f"{path.name}: {error}") from error
+
+
+def parse_scenario(name: str, table: Mapping[str, Any]) -> Scenario:
+    """A scenario from the contents of its file; raises TypeError or ValueError on what it does not know."""
+    known = dict(table)
+    scenario = Scenario(
+        name=name,
+        title=known.pop("title", name),
+        user=tuple(Utterance(**utterance) for utterance in known.pop("user", [])),
+        model=tuple(_reply(reply) for reply in known.pop("model", [])),
+        timing=Timing(**known.pop("timing", {})),
+        hang_up_ms=known.pop("hang_up_ms", None),
+    )
+    if known:
+        raise ScenarioError(f"unknown keys: {', '.join(sorted(known))}")
+    _check(scenario)
+    return scenario
+
+
+def _reply(table: Mapping[str, Any]) -> Reply:
+    known = dict(table)
+    calls = tuple(Call(**call) for call in known.pop("calls", []))
+    drop = known.pop("drop", None)
+    return Reply(calls=calls, drop=Drop(**drop) if drop is not None else None, **known)
+
+
+def _check(scenario: Scenario) -> None:
+    heard_until = 0
+    for utterance in scenario.user:
+        if not heard_until <= utterance.start_ms < utterance.stop_ms:
+            raise ScenarioError(f"{utterance.says!r} does not start after what was said before it")
+        heard_until = utterance.stop_ms
+    if not all(reply.says or reply.calls for reply in scenario.model):
+        raise ScenarioError("a [[model]] entry needs `says` or `calls`")
