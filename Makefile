@@ -1,0 +1,52 @@
+# `make demo` shows a conversation's trace; `make test` runs everything. Both set themselves up in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+RUN := PYTHONPATH=. $(BIN)/python
+
+.PHONY: demo test check lint lock clean
+
+demo: $(VENV)/demo
+	$(RUN) -m examples.demo
+
+# The real Collector and Jaeger are built on the first run and kept in .cache.
+test: $(VENV)/dev lint
+	$(RUN) -m tests.stack.build
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+# The fast subset: no Collector, no Jaeger.
+check: $(VENV)/dev lint
+	$(BIN)/python -m pytest -m "not stack"
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Hash-pinned for every platform and Python, without addresses. An installation needs nothing that is not listed.
+lock: $(VENV)/dev
+	$(call compile,requirements.lock,--extra sidecar --extra agents --group dev)
+	$(call compile,requirements-demo.lock,--extra sidecar --extra agents --group demo)
+	$(call compile,requirements-sidecar.lock,--extra sidecar --group build)
+
+compile = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate $(2) pyproject.toml --output-file $(1)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo: $(BIN)/python requirements-demo.lock pyproject.toml
+	$(INSTALL) --require-hashes --requirement requirements-demo.lock
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev: $(BIN)/python requirements.lock pyproject.toml
+	$(INSTALL) --require-hashes --requirement requirements.lock
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@ $(VENV)/demo
+
+clean:
+	rm -rf $(VENV) .cache

@@ -1,0 +1,1 @@
+"""The real OpenTelemetry Collector and the real Jaeger for tests: built from source once, then started as processes."""

