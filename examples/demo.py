@@ -1,8 +1,8 @@
 """One conversation on a laptop, from the agent to the tree in the terminal: `make demo`.
 
-A real openai-agents voice agent talks to the scripted Realtime server. Its records go straight into a sidecar, without a
-Collector. The sidecar's spans, and the application's own, come back here and are printed as one trace. Everything runs on
-loopback, and ends by itself.
+A real openai-agents voice agent talks to the scripted Realtime server. Its records go straight into a sidecar, without
+a Collector. The spans of the sidecar and of the application come back here and are printed as one trace. Everything
+runs on loopback, and ends by itself.
 """
 
 from __future__ import annotations

@@ -8,10 +8,13 @@ import argparse
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from agents.realtime import RealtimeSession
 from websockets.exceptions import ConnectionClosed
 
+import realtime_otel
 from examples.realtime_server.scenario import scenario_names
 from examples.voice_agent import demo
 from examples.voice_agent.agent import converse
@@ -28,12 +31,15 @@ def main() -> int:
     parser.add_argument("--speed", type=float, default=1.0, help="divides every wait, here and at the server")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger().addHandler(realtime_otel.ToolLogHandler())
     with tracing("voice-agent"):
         return asyncio.run(_demo(arguments) if arguments.demo else _one(arguments))
 
 
 async def _one(arguments: argparse.Namespace) -> int:
-    return await hold_one(arguments.url, arguments.weather_url, arguments.scenario or "weather", arguments.speed)
+    return await hold_one(
+        arguments.url, arguments.weather_url, arguments.scenario or "weather", arguments.speed, realtime_otel.observe
+    )
 
 
 async def _demo(arguments: argparse.Namespace) -> int:
@@ -43,15 +49,17 @@ async def _demo(arguments: argparse.Namespace) -> int:
         failures = 0
         for scenario in [arguments.scenario] if arguments.scenario else demo.SCENARIOS:
             print(f"--- {scenario}", flush=True)
-            failures += await hold_one(url, weather_url, scenario, arguments.speed)
+            failures += await hold_one(url, weather_url, scenario, arguments.speed, realtime_otel.observe)
         return min(failures, 1)
 
 
-async def hold_one(url: str, weather_url: str, scenario: str, speed: float) -> int:
+async def hold_one(
+    url: str, weather_url: str, scenario: str, speed: float, observe: Callable[[RealtimeSession], object] | None = None
+) -> int:
     """Hold one conversation and print it; 0 if nothing went wrong, else 1."""
     scripted_url = _with_query(url, scenario=scenario, speed=speed)
     try:
-        report = await converse(scripted_url, weather_url=weather_url, scenario=scenario, speed=speed)
+        report = await converse(scripted_url, weather_url=weather_url, scenario=scenario, speed=speed, observe=observe)
     except ConnectionClosed as lost:
         print(f"the connection was lost: {lost}", file=sys.stderr)
         return 1

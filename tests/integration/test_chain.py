@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from realtime_otel import contract
 from realtime_otel.contract import Kind
+from tests.conversing import demo_servers, hold_conversation
 from tests.stack.otlp import LogsServer
 from tests.stack.processes import Collector, Jaeger, Process, address, answers_tcp, start_collector
 
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.stack
 
 SPEED = 4.0
 Spans = list[dict[str, Any]]
+Talk = Callable[..., str]
 
 
 @pytest.fixture
@@ -45,36 +46,17 @@ def collector(tmp_path: Path, jaeger: Jaeger, sidecar: tuple[str, str]) -> Itera
 
 
 @pytest.fixture
-def servers(collector: Collector) -> Iterator[tuple[str, str]]:
-    """URLs of the scripted Realtime server and of the weather service, each a process of its own."""
-    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.otlp_endpoint}"}
-    modules = ("examples.realtime_server", "examples.voice_agent.weather_service")
-    commands = [[sys.executable, "-m", module, "--port", "0"] for module in modules]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for command in commands]
-    try:
-        realtime, weather = (process.stdout.readline().split()[-1] for process in started if process.stdout)
-        yield realtime, weather
-    finally:
-        for process in started:
-            process.terminate()
-            process.communicate()
-
-
-def hold_conversation(
-    collector: Collector, servers: tuple[str, str], scenario: str, *extra: str
-) -> subprocess.CompletedProcess[str]:
-    realtime, weather = servers
-    url = f"{realtime}?scenario={scenario}&speed={SPEED}"
-    command = [sys.executable, "-m", "tests.integration.chain_agent", "--url", url, "--weather-url", weather]
-    options = ["--scenario", scenario, "--speed", str(SPEED), *extra]
-    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.otlp_endpoint}"}
-    return subprocess.run(command + options, capture_output=True, text=True, env=environment, timeout=60, check=True)
+def talk(collector: Collector) -> Iterator[Talk]:
+    """Holds a conversation of that scenario, all of whose processes export to the Collector; gives its trace id."""
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.otlp_endpoint}"}
+    with demo_servers(environment) as servers:
+        yield partial(hold_conversation, servers, speed=SPEED, environment=environment)
 
 
 def test_two_parallel_calls_become_one_tree_with_logs_and_spans_of_other_processes_in_their_own_call(
-    collector: Collector, servers: tuple[str, str], jaeger: Jaeger
+    talk: Talk, jaeger: Jaeger
 ) -> None:
-    trace_id = hold_conversation(collector, servers, "parallel-calls").stdout.split()[0]
+    trace_id = talk("parallel-calls")
 
     # The application's request, the session, a speech, two responses, two calls; under each call a client span of the
     # agent's and a server span of the weather service's.
@@ -105,12 +87,10 @@ def test_two_parallel_calls_become_one_tree_with_logs_and_spans_of_other_process
     assert_times_are_nested(session, [speech, asking, answering, *calls])
 
 
-def test_a_conversation_reaches_jaeger_when_the_global_providers_point_elsewhere(
-    collector: Collector, servers: tuple[str, str], jaeger: Jaeger
-) -> None:
+def test_a_conversation_reaches_jaeger_when_the_global_providers_point_elsewhere(talk: Talk, jaeger: Jaeger) -> None:
     with LogsServer() as elsewhere:
         endpoint = f"http://{elsewhere.endpoint}"
-        trace_id = hold_conversation(collector, servers, "parallel-calls", "--elsewhere", endpoint).stdout.split()[0]
+        trace_id = talk("parallel-calls", "--elsewhere", endpoint)
         spans = jaeger.wait_for_spans(trace_id, 6)
 
     session = one(spans, "realtime_session gpt-realtime")
@@ -122,10 +102,8 @@ def test_a_conversation_reaches_jaeger_when_the_global_providers_point_elsewhere
     assert tag(session, "openai.realtime.close.reason") == "session_closed"
 
 
-def test_a_caller_who_hangs_up_leaves_no_span_open(
-    collector: Collector, servers: tuple[str, str], jaeger: Jaeger
-) -> None:
-    trace_id = hold_conversation(collector, servers, "hang-up").stdout.split()[0]
+def test_a_caller_who_hangs_up_leaves_no_span_open(talk: Talk, jaeger: Jaeger) -> None:
+    trace_id = talk("hang-up")
 
     spans = jaeger.wait_for_spans(trace_id, 4)
     session, cut = one(spans, "realtime_session gpt-realtime"), one(spans, "realtime_inference gpt-realtime")
@@ -136,10 +114,8 @@ def test_a_caller_who_hangs_up_leaves_no_span_open(
     assert tag(session, "openai.realtime.ends.inferred") == 1
 
 
-def test_the_call_span_id_is_the_one_that_the_contract_computes(
-    collector: Collector, servers: tuple[str, str], jaeger: Jaeger
-) -> None:
-    trace_id = hold_conversation(collector, servers, "weather").stdout.split()[0]
+def test_the_call_span_id_is_the_one_that_the_contract_computes(talk: Talk, jaeger: Jaeger) -> None:
+    trace_id = talk("weather")
 
     spans = jaeger.wait_for_spans(trace_id, 8)
     session, call = one(spans, "realtime_session gpt-realtime"), one(spans, "execute_tool get_weather")

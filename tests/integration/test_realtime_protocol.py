@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,8 +13,8 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from websockets.asyncio.client import connect
 
 from examples import pcm
-from examples.realtime_server import ConnectionLog, Scenario, serve
-from examples.realtime_server.scenario import Reply
+from examples.realtime_server import ConnectionLog, Scenario, ScenarioError, load_scenario, serve
+from examples.realtime_server.scenario import Reply, Utterance
 from tests.integration.realtime_clients import (
     Event,
     append,
@@ -120,6 +122,62 @@ async def test_a_response_out_of_band_leaves_the_conversation_alone() -> None:
     assert transcript(events) == LONG.default.says
     added = [event["item"]["id"] for event in of_kind(events, "conversation.item.added")]
     assert not set(added) & {item["id"] for item in done["output"]}
+
+
+async def test_cleared_audio_was_never_said() -> None:
+    async with serve("weather", speed=SPEED) as server, openai_connection(server) as connection:
+        await append(connection, 700)
+        await connection.input_audio_buffer.clear()
+        await append(connection, 3000)
+        events = await listen_for(connection, "input_audio_buffer.cleared")
+        await connection.input_audio_buffer.clear()
+        events += await listen_for(connection, "input_audio_buffer.cleared")
+        await connection.input_audio_buffer.commit()
+        events += await listen_for(connection, "error")
+
+    assert kinds(events) == [
+        "session.created",
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.cleared",
+        "input_audio_buffer.cleared",
+        "error",
+    ]
+    assert events[-1]["error"]["code"] == "input_audio_buffer_commit_empty"
+
+
+async def test_an_answer_that_may_not_be_interrupted_is_heard_to_its_end() -> None:
+    speech = (Utterance(100, 400, "Hello?"), Utterance(700, 900, "And?"))
+    scenario = Scenario("patient", "", user=speech, model=(Reply(says="Let me finish, please."),))
+    async with serve(scenario, speed=SPEED) as server, openai_connection(server) as connection:
+        heard: Any = {"turn_detection": {"type": "server_vad", "interrupt_response": False}}
+        await connection.session.update(session={"type": "realtime", "audio": {"input": heard}})
+        await append(connection, 600)
+        await listen_for(connection, "response.created")
+        await append(connection, 600)
+        events = await listen_for(connection, "response.done", 2)
+
+    assert [event["response"]["status"] for event in of_kind(events, "response.done")] == ["completed", "completed"]
+    marks = {"input_audio_buffer.committed", "response.created", "response.done"}
+    order = [kind for kind in kinds(events) if kind in marks]
+    assert order == ["input_audio_buffer.committed", "response.done", "response.created", "response.done"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ('tempo = "slow"', "unknown keys: tempo"),
+        ('[[user]]\nstart_ms = 9\nstop_ms = 5\nsays = "Hi"', "'Hi' does not start after"),
+        ("[[model]]\ncalls = []", "needs `says` or `calls`"),
+        ("[timing]\nword_seconds = 1", "word_seconds"),
+        ("[[model]", "test.toml"),
+    ],
+)
+async def test_a_mistake_in_a_scenario_is_named(text: str, mistake: str, tmp_path: Path) -> None:
+    file = tmp_path / "test.toml"
+    file.write_text(text)
+    with pytest.raises(ScenarioError, match=re.escape(mistake)) as raised:
+        load_scenario(file)
+    assert str(raised.value).startswith("test.toml: ")
 
 
 REFUSED: list[tuple[Event, str]] = [

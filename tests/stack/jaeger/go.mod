@@ -1,3 +1,5 @@
+// Jaeger v2 as a tool of an otherwise empty module: `go install` refuses it because of its replace directives, of which the
+// one below is repeated here. 1.76.0 (which is 2.13) is the newest version that the Go module proxy has.
 module stack.test/jaeger
 
 go 1.26
