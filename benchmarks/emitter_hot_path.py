@@ -1,10 +1,11 @@
-"""What observing costs a conversation: `python benchmarks/emitter_hot_path.py [--events 200000]`.
+"""What observing costs a conversation: `python -m benchmarks.emitter_hot_path [--events 100000]`.
 
-Prints three figures, each for a stream of which 97 % are deltas, sent to a collector's place in another process:
+Of the events 97 % are deltas; they are sent to a collector's place in another process. Printed are, for the emitter and
+for the same records through the OpenTelemetry SDK's logger and batch processor,
 
-- what one `server_event` takes of the calling thread (median, 99th and 99.9th percentile),
+- what one event takes of the calling thread (median, 99th and 99.9th percentile),
 - the CPU time of the whole process for one event: noting, encoding and sending,
-- how much later than asked an event loop wakes up while conversations are observed on it, and while they are not.
+- how much later than asked an event loop wakes up while twenty conversations on it are observed, and while none is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import base64
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -21,9 +23,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from realtime_otel import RealtimeEmitter
+from opentelemetry._logs import LogRecord
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+from realtime_otel import RealtimeEmitter, contract
 
 Event = dict[str, Any]
+Take = Callable[[Event], None]
 
 WARM_UP = 2_000
 AUDIO_BYTES = 9_600  # 200 ms
@@ -88,33 +96,92 @@ def numbered(count: int) -> Iterator[Event]:
         yield {**pattern[number * 37 % 100], "event_id": f"event_{number:016d}"}
 
 
-def hot_path(count: int) -> tuple[list[float], float]:
+class Emitter:
+    """The emitter: one stream for each conversation."""
+
+    name = "emitter"
+
+    def __init__(self) -> None:
+        self._emitters: list[RealtimeEmitter] = []
+
+    def conversation(self) -> Take:
+        """What takes one conversation's events."""
+        self._emitters.append(RealtimeEmitter())
+        return self._emitters[-1].server_event
+
+    def flush(self) -> None:
+        for emitter in self._emitters:
+            assert emitter.flush(60), "the sink did not take everything"
+
+    def close(self) -> None:
+        for emitter in self._emitters:
+            emitter.close()
+        self.flush()
+
+
+class Sdk:
+    """The same attributes and bodies through the SDK."""
+
+    name = "SDK logger"
+
+    def __init__(self) -> None:
+        self._provider = LoggerProvider(shutdown_on_exit=False)
+        self._provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+        self._logger = self._provider.get_logger("benchmark")
+
+    def conversation(self) -> Take:
+        constant = {contract.STREAM_ID: "a" * 36, contract.EMITTER_ID: "b" * 32, contract.STREAM_STARTED: 1 << 60}
+        seqs = iter(range(1 << 60))
+
+        def take(event: Event) -> None:
+            is_delta = event["type"].endswith(".delta")
+            attributes: dict[str, Any] = {
+                **constant,
+                contract.CONTRACT: 1,
+                contract.DIRECTION: "server",
+                contract.SEQ: next(seqs),
+                contract.EVENT_ID: event["event_id"],
+                contract.ITEM_ID: event.get("item_id", ""),
+                contract.RESPONSE_ID: event.get("response_id", ""),
+            }
+            if is_delta:
+                attributes[contract.DELTA_SIZE] = len(event["delta"])
+            body = None if is_delta else json.dumps(event)
+            now = time.time_ns()
+            self._logger.emit(LogRecord(timestamp=now, event_name=event["type"], body=body, attributes=attributes))
+
+        return take
+
+    def flush(self) -> None:
+        self._provider.force_flush(60_000)
+
+    def close(self) -> None:
+        self._provider.shutdown()
+
+
+def hot_path(way: Emitter | Sdk, count: int) -> tuple[list[float], float]:
     """Microseconds of each call, sorted; and microseconds of CPU per event, sending included."""
-    emitter = RealtimeEmitter()
-    for event in numbered(WARM_UP):
-        emitter.server_event(event)
-    emitter.flush(10)
-    overhead = cpu_of(lambda: drive(lambda _event: None, count))
+    take = way.conversation()
+    drive(take, WARM_UP)
+    way.flush()
     took: list[float] = []
 
     def timed(event: Event) -> None:
         start = time.perf_counter_ns()
-        emitter.server_event(event)
+        take(event)
         took.append((time.perf_counter_ns() - start) / 1000)
 
-    drive(timed, count)
-    emitter.flush(30)
-
     def observed() -> None:
-        drive(emitter.server_event, count)
-        assert emitter.flush(30), "the sink did not take everything"
+        drive(take, count)
+        way.flush()
 
-    spent = cpu_of(observed) - overhead
-    emitter.close()
+    drive(timed, count)
+    way.flush()
+    spent = cpu_of(observed) - cpu_of(lambda: drive(lambda _event: None, count))
     return sorted(took), spent / count * 1e6
 
 
-def drive(take: Callable[[Event], None], count: int) -> None:
+def drive(take: Take, count: int) -> None:
     """Hand over events, faster than a conversation but not without end, so that the worker keeps up."""
     for number, event in enumerate(numbered(count)):
         take(event)
@@ -130,12 +197,11 @@ def cpu_of(work: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
-async def loop_lag(*, observed: bool) -> list[float]:
+async def loop_lag(takers: list[Take]) -> list[float]:
     """Milliseconds by which a sleep of 1 ms took longer, sorted, while conversations run on the same loop."""
-    emitters = [RealtimeEmitter() for _ in range(CONVERSATIONS)] if observed else []
     until = time.monotonic() + LOOP_SECONDS
 
-    async def converse(take: Callable[[Event], None]) -> None:
+    async def converse(take: Take) -> None:
         for event in numbered(int(LOOP_SECONDS * EVENTS_PER_SECOND)):
             take(event)
             await asyncio.sleep(1 / EVENTS_PER_SECOND)
@@ -148,14 +214,10 @@ async def loop_lag(*, observed: bool) -> list[float]:
             late.append((time.perf_counter() - start - 0.001) * 1000)
         return sorted(late)
 
-    takers = [emitter.server_event for emitter in emitters] or [lambda _event: None] * CONVERSATIONS
     async with asyncio.TaskGroup() as group:
         ticking = group.create_task(tick())
         for take in takers:
             group.create_task(converse(take))
-    for emitter in emitters:
-        emitter.close()
-        emitter.flush()
     return ticking.result()
 
 
@@ -172,16 +234,19 @@ def described(ordered: list[float], unit: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=100_000)
     arguments = parser.parse_args()
     with sink() as endpoint:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
-        took, cpu = hot_path(arguments.events)
-        print(f"server_event, on the calling thread: {described(took, 'us')}")
-        print(f"CPU per event, all threads: {cpu:.1f} us")
-        for observed in (False, True):
-            late = asyncio.run(loop_lag(observed=observed))
-            print(f"event loop {'observed' if observed else 'alone'}: late by {described(late, 'ms')}")
+        alone: list[Take] = [lambda _event: None] * CONVERSATIONS
+        print(f"nothing: event loop late by {described(asyncio.run(loop_lag(alone)), 'ms')}")
+        for way in (Emitter(), Sdk()):
+            took, cpu = hot_path(way, arguments.events)
+            print(f"{way.name}: an event on the calling thread: {described(took, 'us')}")
+            print(f"{way.name}: CPU per event, all threads: {cpu:.1f} us")
+            late = asyncio.run(loop_lag([way.conversation() for _ in range(CONVERSATIONS)]))
+            print(f"{way.name}: event loop late by {described(late, 'ms')}")
+            way.close()
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from realtime_otel.contract import Closed
 from realtime_otel.emitter import RealtimeEmitter, version_of
-from realtime_otel.guard import guarded, nothing, warn_once
+from realtime_otel.guard import failed, guarded, nothing, warn_once
 from realtime_otel.records import text_of
 from realtime_otel.stream import Parent
-from realtime_otel.tally import Deltas
+from realtime_otel.tally import Deltas, checked
 from realtime_otel.tools import ToolScope, current_tool
 from realtime_otel.wire import AttributeValue
 
@@ -90,6 +90,9 @@ class RealtimeListener(RealtimeModelListener):
     itself closes the session, no listener is told: call `listener.emitter.close()` then.
 
     The arguments are those of `RealtimeEmitter`.
+
+    Raises:
+        ValueError: `deltas` is none of "all", "first" and "off".
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class RealtimeListener(RealtimeModelListener):
         self._settings: dict[str, Any] = {
             "session_id": session_id,
             "attributes": attributes,
-            "deltas": deltas,
+            "deltas": checked(deltas),
             "content": content,
             "parent": parent,
             "agent_name": agent_name,
@@ -153,6 +156,7 @@ class _Watch:
 
     def __init__(self, emitter: RealtimeEmitter, model: Any) -> None:
         self.emitter = emitter
+        self.has_connected = self.is_connecting = False
         self._model = model
         self._error_type: str | None = None
 
@@ -171,6 +175,10 @@ class _Watch:
     def ended(self) -> None:
         """The application has closed the session."""
         self.emitter.close(error_type=self._error_type)
+
+    def refused(self, error: BaseException) -> None:
+        """The connection could not be made."""
+        self.emitter.close(Closed.DISCONNECTED, error_type=type(error).__qualname__)
 
     def _disconnected(self) -> None:
         code = getattr(getattr(self._model, "_websocket", None), "close_code", None)
@@ -207,6 +215,7 @@ class _Listener(RealtimeModelListener):
 def _attach(session: Any, model: Any, emitter: RealtimeEmitter) -> None:
     setattr(session, _OBSERVED, emitter)
     watch = _Watch(emitter, model)
+    watch.has_connected = _is_entered(session, model)
     listener = _Listener(watch)
     model.add_listener(listener)
     _replace(session, "_handle_tool_call", _around_tools(emitter), "tools do not nest in the trace")
@@ -224,8 +233,8 @@ def _attach(session: Any, model: Any, emitter: RealtimeEmitter) -> None:
         for undo in reversed(restore):
             undo()
 
-    restore.append(_replace(model, "close", _after_closing(end), "the end of the session is stated at exit only"))
-    restore.append(_replace(model, "connect", _on_failed_connect(emitter, end), "a failed connect has no reason"))
+    restore.append(_replace(model, "close", _after_closing(watch, end), "the end is stated at exit only"))
+    restore.append(_replace(model, "connect", _around_connect(watch, end), "a failed connect has no reason"))
 
 
 Method = Callable[..., Any]
@@ -278,8 +287,9 @@ def _before_session_events(emitter: RealtimeEmitter) -> Callable[[Method], Metho
     @guarded(nothing)
     def notice(event: Any) -> None:
         scope = current_tool()
-        if event.type == "tool_start" and scope is not None:
-            scope.start()
+        if event.type == "tool_start":
+            if scope is not None and scope.stream is emitter.stream:
+                scope.start()
         elif event.type == "handoff":
             emitter.agent_handed_off(_name(event.from_agent), _name(event.to_agent))
         elif event.type == "guardrail_tripped":
@@ -328,41 +338,51 @@ def _note_sent(emitter: RealtimeEmitter, event: Any) -> None:
     """Before it is sent: the server's answer must not be noted first."""
     if event.type == "conversation.item.create" and event.item.type == "function_call_output":
         scope = current_tool()
-        if scope is not None:
+        if scope is not None and scope.stream is emitter.stream:
             scope.finish(None)
     emitter.client_event(event)
 
 
-def _after_closing(end: Callable[[], None]) -> Callable[[Method], Method]:
+def _after_closing(watch: _Watch, end: Callable[[], None]) -> Callable[[Method], Method]:
     # The session cancels its tools, then closes its model: after that nothing more is to come.
     def wrapped(close: Method) -> Method:
         async def close_and_end(*args: Any, **kwargs: Any) -> Any:
             try:
                 return await close(*args, **kwargs)
             finally:
-                end()
+                # A model closes itself when it fails to connect; why it failed is known a little later.
+                if not watch.is_connecting:
+                    end()
 
         return close_and_end
 
     return wrapped
 
 
-def _on_failed_connect(emitter: RealtimeEmitter, end: Callable[[], None]) -> Callable[[Method], Method]:
+def _around_connect(watch: _Watch, end: Callable[[], None]) -> Callable[[Method], Method]:
     def wrapped(connect: Method) -> Method:
         async def connect_or_end(*args: Any, **kwargs: Any) -> Any:
-            try:
+            if watch.has_connected:
+                # It will refuse, which is not the end of its stream.
                 return await connect(*args, **kwargs)
+            watch.is_connecting = True
+            try:
+                result = await connect(*args, **kwargs)
             except BaseException as error:
-                emitter.close(Closed.DISCONNECTED, error_type=type(error).__qualname__)
+                watch.refused(error)
                 end()
                 raise
+            finally:
+                watch.is_connecting = False
+            watch.has_connected = True
+            return result
 
         return connect_or_end
 
     return wrapped
 
 
-@guarded(lambda: False)
+@guarded(failed)
 def _is_entered(session: Any, model: Any) -> bool:
     return any(listener is session for listener in getattr(model, "_listeners", ()))
 

@@ -34,6 +34,7 @@ class Fact(StrEnum):
     TOOL_STARTED = "emitter.tool_started"
     TOOL_FINISHED = "emitter.tool_finished"
     RECORDS_DROPPED = "emitter.records_dropped"
+    """``ranges`` of sequence numbers, both ends included, that no record will have."""
     ANNOTATION = "emitter.annotation"
     AGENT_HANDED_OFF = "emitter.agent_handed_off"
     GUARDRAIL_TRIPPED = "emitter.guardrail_tripped"
@@ -247,9 +248,9 @@ def identifier(value: str) -> str:
     """A protocol id as it leaves the process.
 
     An id that has another shape than ids have could be anything, a person's name among others. It is replaced by a
-    hash of itself, which still ties the same things together.
+    hash of itself, which still ties the same things together. An empty one says nothing, and stays empty.
     """
-    if _IDENTIFIER.fullmatch(value):
+    if not value or _IDENTIFIER.fullmatch(value):
         return value
     return "sha256-" + hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -8,14 +8,15 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from types import TracebackType
-from typing import Any, Final, Self, get_args
+from typing import Any, Final, Self
 
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE
 
 from realtime_otel import contract, environment, wire
 from realtime_otel.contract import Closed, Direction, Fact, Kind
-from realtime_otel.guard import guarded, nothing
-from realtime_otel.queue import EventEntry, FactEntry, Rank, Source, weigh
+from realtime_otel.entries import EventEntry, FactEntry, Rank, Source, weigh
+from realtime_otel.guard import failed, guarded, nothing
+from realtime_otel.queue import Intake
 from realtime_otel.records import NO_COUNTS, RecordEncoder, delta_size, text_of
 from realtime_otel.redact import decoded_size
 from realtime_otel.stream import Parent, Stream, open_stream
@@ -24,6 +25,22 @@ from realtime_otel.tools import ToolScope
 from realtime_otel.transport import Worker, worker
 
 EMITTER_NAME: Final = "realtime-otel-python"
+
+
+def _nowhere() -> Source:
+    """What an emitter has whose stream could not be opened: a stream that is closed."""
+    key = str(uuid.uuid4())
+    span_id = contract.span_id(Kind.SESSION, key)
+    stream = Stream(
+        id=key, chosen=False, emitter_id="", started=0, trace_id=contract.trace_id(key), span_id=span_id, sampled=False
+    )
+    source = Source(RecordEncoder(stream), resource=b"")
+    source.closed = True
+    return source
+
+
+def _no_tool() -> ToolScope:
+    return ToolScope(Intake(0), _nowhere(), "")
 
 
 class RealtimeEmitter:
@@ -65,15 +82,13 @@ class RealtimeEmitter:
         client_events: bool = True,
         late: bool = False,
     ) -> None:
-        if deltas not in get_args(Deltas):
-            raise ValueError(f"deltas is one of {', '.join(get_args(Deltas))}, not {deltas!r}")
-        self._audio = AudioTally()
         self._deltas = DeltaTally(deltas)
+        self._audio = AudioTally()
         self._calls = CallTally()
         self._source = _source(session_id, parent, content, agent_name)
         self._worker = Worker() if self._source.closed else worker()
         self._close: Callable[..., None] = functools.partial(_close, self._worker, self._source, self._audio)
-        opening: dict[str, Any] = {
+        opening = {
             "framework": framework,
             "framework_version": framework_version,
             "emitter": EMITTER_NAME,
@@ -82,10 +97,8 @@ class RealtimeEmitter:
             "content": self._source.encoder.content,
             "client_events": client_events,
             "late": late,
-            "attributes": dict(attributes or {}),
-            "links": _links(self.stream),
         }
-        if not self._source.closed and not self._open(opening):
+        if not self._source.closed and not self._open(opening, attributes):
             self._source.closed = True
 
     @property
@@ -117,7 +130,8 @@ class RealtimeEmitter:
     def client_event(self, event: Any) -> None:
         """Note an event that the client sends, before it does: a dict, or a model of pydantic.
 
-        `input_audio_buffer.append` is counted only.
+        Afterwards would be too late, as the server's answer may come first; so an event that then cannot be sent is
+        noted too. `input_audio_buffer.append` is counted only.
         """
         if self._source.closed:
             return
@@ -139,13 +153,16 @@ class RealtimeEmitter:
         """
         return self.tool_scope(call_id, name, states=True)
 
+    @guarded(_no_tool)
     def tool_scope(self, call_id: str, name: str, *, states: bool) -> ToolScope:
         """As `tool`; with `states` False, `tool_started` is stated when the scope's `start` is called, or never."""
+        if not (isinstance(call_id, str) and call_id):
+            return _no_tool()
         ordinal = self._calls.ordinal(call_id)
         return ToolScope(self._worker.intake, self._source, call_id, name, ordinal=ordinal, states=states)
 
     @guarded(nothing)
-    def annotate(self, **attributes: wire.AttributeValue) -> None:
+    def annotate(self, /, **attributes: wire.AttributeValue) -> None:
         """Put attributes on the session's spans that are not exported yet, the session span in any case."""
         self._state(Fact.ANNOTATION, {"attributes": attributes})
 
@@ -163,10 +180,10 @@ class RealtimeEmitter:
 
     @guarded(nothing)
     def audio_interrupted(self, item_id: str, played_ms: int | None = None) -> None:
-        """The playback of an item was cut, after so many milliseconds of it were heard."""
-        self._state(Fact.AUDIO_INTERRUPTED, {"item_id": contract.identifier(item_id), "played_ms": played_ms})
+        """The playback of an item was cut, after so many milliseconds of it were heard (None: nobody knows)."""
+        heard = {} if played_ms is None else {"played_ms": played_ms}
+        self._state(Fact.AUDIO_INTERRUPTED, {"item_id": contract.identifier(item_id), **heard})
 
-    @guarded(nothing)
     def close(
         self, reason: Closed = Closed.SESSION_CLOSED, *, code: int | None = None, error_type: str | None = None
     ) -> None:
@@ -179,9 +196,9 @@ class RealtimeEmitter:
         """
         self._close(reason, code, error_type)
 
-    @guarded(lambda: False)
+    @guarded(failed)
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait, at most so many seconds, until everything noted so far was taken; whether it was. Blocks the thread."""
+        """Wait, at most so many seconds, until everything noted so far was sent; whether it was. Blocks the thread."""
         return self._worker.flush(timeout)
 
     def __enter__(self) -> Self:
@@ -192,9 +209,10 @@ class RealtimeEmitter:
     ) -> None:
         self.close(error_type=kind.__qualname__ if kind else None)
 
-    @guarded(lambda: False)
-    def _open(self, opening: Mapping[str, Any]) -> bool:
-        self._worker.intake.put(FactEntry(self._source, Fact.STREAM_OPENED, opening, rank=Rank.KEPT))
+    @guarded(failed)
+    def _open(self, opening: Mapping[str, Any], attributes: Mapping[str, wire.AttributeValue] | None) -> bool:
+        body = {**opening, "attributes": dict(attributes or {}), "links": _links(self.stream)}
+        self._worker.intake.put(FactEntry(self._source, Fact.STREAM_OPENED, body, rank=Rank.KEPT))
         self._worker.open(self._source, self._close)
         # A session that is dropped without a close must not be said to live for as long as the process does.
         finalizer = weakref.finalize(self, self._close)
@@ -203,7 +221,7 @@ class RealtimeEmitter:
 
     def _delta(self, kind: str, event: dict[str, Any]) -> None:
         size = delta_size(event)
-        if not self._deltas.is_sent(kind, event, size):
+        if not (self._deltas.sends_all or self._deltas.is_sent(kind, event, size)):
             return
         # Without its payload: most of what a conversation carries is not even kept until it is encoded.
         bare = event.copy()
@@ -226,7 +244,7 @@ class RealtimeEmitter:
         item = event.get("item")
         call_id = text_of(event, "call_id") or text_of(item, "call_id")
         if call_id and (item is None or text_of(item, "type") == "function_call"):
-            self._calls.opened(call_id)
+            self._calls.opened(call_id, text_of(event, "type"))
         return NO_COUNTS
 
     def _item_added(self, event: dict[str, Any]) -> Mapping[str, int]:
@@ -254,6 +272,7 @@ def version_of(distribution: str) -> str:
         return ""
 
 
+@guarded(nothing)
 def _close(
     worker: Worker,
     source: Source,
@@ -268,18 +287,6 @@ def _close(
     details = {"code": code, "error_type": error_type}
     body = {"reason": reason, **{key: value for key, value in details.items() if value is not None}}
     worker.close(source, FactEntry(source, Fact.STREAM_CLOSED, body, rank=Rank.KEPT, extra=audio.take()))
-
-
-def _nowhere() -> Source:
-    """What an emitter has whose stream could not be opened: a stream that is closed."""
-    key = str(uuid.uuid4())
-    span_id = contract.span_id(Kind.SESSION, key)
-    stream = Stream(
-        id=key, chosen=False, emitter_id="", started=0, trace_id=contract.trace_id(key), span_id=span_id, sampled=False
-    )
-    source = Source(RecordEncoder(stream), resource=b"")
-    source.closed = True
-    return source
 
 
 @guarded(_nowhere)

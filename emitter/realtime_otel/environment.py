@@ -32,6 +32,12 @@ def destination() -> tuple[str | None, ...]:
     return _values(*(f"OTEL_EXPORTER_OTLP_{signal}{name}" for signal in ("LOGS_", "") for name in _DESTINATION))
 
 
+def protocol() -> str:
+    """The protocol that the environment names for logs; "grpc" if it names none."""
+    named = _values("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    return next((value.strip() for value in named if value), "grpc")
+
+
 def resource() -> Resource:
     """The resource of the application's TracerProvider, if it has set one; else the SDK's own, from the environment."""
     provided = getattr(trace.get_tracer_provider(), "resource", None)

@@ -28,7 +28,7 @@ def guarded(fallback: Callable[[], R]) -> Callable[[Callable[P, R]], Callable[P,
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 return function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 report(function.__qualname__, error)
                 return fallback()
 
@@ -39,6 +39,11 @@ def guarded(fallback: Callable[[], R]) -> Callable[[Callable[P, R]], Callable[P,
 
 def nothing() -> None:
     """The fallback of what returns nothing."""
+
+
+def failed() -> bool:
+    """The fallback of what returns whether it has succeeded."""
+    return False
 
 
 def report(where: str, error: BaseException) -> None:

@@ -47,7 +47,7 @@ class ToolLogProcessor(LogRecordProcessor):
         scope = current_tool()
         attributes = log_record.log_record.attributes
         if scope is not None and attributes is not None:
-            attributes[contract.STREAM_ID] = scope.source.encoder.stream.id  # type: ignore[index]
+            attributes[contract.STREAM_ID] = scope.stream.id  # type: ignore[index]
             attributes[contract.CALL_ID] = scope.call_id  # type: ignore[index]
 
     def shutdown(self) -> None:

@@ -1,12 +1,14 @@
 """Sending: the OTLP exporter's own client, which is handed requests that are encoded already.
 
 Endpoint, headers, TLS, compression and timeout are those of the standard `OTEL_EXPORTER_OTLP_*` variables, as the
-exporter reads them. Not imported before there is something to send: gRPC takes its time.
+exporter reads them.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final, Protocol
 
 import grpc
 from google.rpc.error_details_pb2 import RetryInfo
@@ -14,8 +16,8 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
+from realtime_otel import environment
 from realtime_otel.guard import warn_once
-from realtime_otel.transport import Answer, Outcome
 
 _METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
@@ -38,14 +40,48 @@ _CHANNEL_OPTIONS: Final[Any] = (
 )
 
 
+class Outcome(Enum):
+    """What becomes of a request: taken, to be sent again later, or never to be taken."""
+
+    TAKEN = auto()
+    LATER = auto()
+    REFUSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request.
+
+    Attributes:
+        outcome: taken; not now; or never.
+        code: the name of the gRPC status.
+        delay: seconds to wait that the destination has asked for, if it has.
+    """
+
+    outcome: Outcome
+    code: str
+    delay: float | None = None
+
+
+class Client(Protocol):
+    """A connection to the destination."""
+
+    def send(self, request: bytes, *, timeout: float | None = None) -> Answer: ...
+
+    def shutdown(self) -> None: ...
+
+
 class LogsClient(OTLPLogExporter):
     """One connection to the destination that the environment names."""
 
     def __init__(self) -> None:
+        protocol = environment.protocol()
+        if not protocol.startswith("grpc"):
+            warn_once("protocol", "realtime-otel: records go by gRPC, not by %s; the endpoint must take that", protocol)
         super().__init__(channel_options=_CHANNEL_OPTIONS)
-        assert self._channel is not None, "the exporter opens its channel at once"
         # The exporter's own stub would take a message, and serialize it.
-        self._export_encoded: Any = self._channel.unary_unary(
+        channel: Any = self._channel
+        self._export_encoded: Any = channel.unary_unary(
             _METHOD, request_serializer=None, response_deserializer=ExportLogsServiceResponse.FromString
         )
 

@@ -1,12 +1,13 @@
 """From an event to the bytes of an OTLP log record. Pure: no clock, no I/O, and the same bytes for the same arguments.
 
-A stream's records differ in little, so the bytes of the constant attributes and of the ids are made once. Requests are
-framed here too, around records that are bytes already.
+A stream's records differ in little, so the bytes of the constant attributes and of the ids are made once, and those of
+a type and its ids once for a run of deltas. Requests are framed here too, around records that are bytes already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,12 +19,25 @@ from realtime_otel.redact import decoded_size, event_body, fact_body
 from realtime_otel.stream import Stream
 
 SCOPE: Final = "realtime-otel"
-
 NO_COUNTS: Final[Mapping[str, int]] = {}
-# Ids repeat from delta to delta; a bound, because the ids of a long session are many.
-_MAX_REMEMBERED: Final = 512
+
+_MAX_REMEMBERED: Final = 256
 _MAX_LOG_TEXT: Final = contract.MAX_BODY_BYTES // 4
 _CALLS: Final = ("function_call", "mcp_call")
+
+# Fields 1 and 11 of a LogRecord, both fixed64: when it happened, and when it was observed.
+_TIME, _TIME_TAG, _OBSERVED_TAG = struct.Struct("<BQ"), 0x09, 0x59
+_KEYS: Final = (
+    contract.DIRECTION, contract.EVENT_ID, contract.SESSION_ID, contract.ITEM_ID, contract.PREVIOUS_ITEM_ID,
+    contract.RESPONSE_ID, contract.CALL_ID, contract.TOOL_NAME,
+)  # fmt: skip
+_TEXTS: Final = {key: wire.TextAttribute(key) for key in _KEYS}
+_COUNTS: Final = (
+    contract.DELTA_COUNT, contract.DELTA_SIZE, contract.AUDIO_COUNT, contract.AUDIO_SIZE, contract.AUDIO_FIRST,
+    contract.AUDIO_LAST,
+)  # fmt: skip
+_NUMBERS: Final = {key: wire.NumberAttribute(key) for key in (contract.SEQ, *_COUNTS)}
+_seq, _event_id = _NUMBERS[contract.SEQ], _TEXTS[contract.EVENT_ID]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +75,7 @@ class RecordEncoder:
         self.content = content
         self._constant = _constant_attributes(stream, agent_name)
         self._ids = _ids(stream.sampled, stream.trace_id, stream.span_id)
-        self._remembered: dict[tuple[str, str], bytes] = {}
+        self._remembered: dict[Hashable, tuple[bytes, bytes]] = {}
 
     def event(
         self, event: Any, *, direction: Direction, seq: int, time: int, extra: Mapping[str, int] = NO_COUNTS
@@ -78,15 +92,19 @@ class RecordEncoder:
             extra: counts and sizes to add as attributes.
         """
         fields = event if isinstance(event, dict) else {}
-        kind = contract.event_type(fields.get("type"))
-        if kind.endswith(".delta"):
-            body = b""
+        body = b""
+        if text_of(fields, "type").endswith(".delta"):
+            named, name = self._of_delta(direction, fields)
             if contract.DELTA_SIZE not in extra:
                 extra = {**extra, contract.DELTA_SIZE: delta_size(fields)}
         else:
+            kind = contract.event_type(fields.get("type"))
+            named, name = _named(direction, _ids_of(kind, fields)), _event_name(kind)
             body = _body(event_body(event, content=self.content))
-        variable = self._common(direction, seq) + self._of_event(kind, fields)
-        return self._record(kind, body, variable + _counts(extra), time)
+        event_id = text_of(fields, "event_id")
+        if event_id:
+            named += _event_id(contract.identifier(event_id))
+        return self._record(body, named, name, seq, time, extra)
 
     def fact(
         self,
@@ -100,10 +118,9 @@ class RecordEncoder:
         extra: Mapping[str, int] = NO_COUNTS,
     ) -> bytes:
         """The record of a fact that only the emitter knows; `body` is a JSON object, the rest as for `event`."""
-        variable = self._common(Direction.EMITTER, seq)
-        variable += self._remember(contract.CALL_ID, call_id)
-        variable += self._remember(contract.TOOL_NAME, contract.term(tool_name) or "")
-        return self._record(fact, _body(fact_body(body)), variable + _counts(extra), time)
+        ids = [(contract.CALL_ID, call_id), (contract.TOOL_NAME, contract.term(tool_name) or "")]
+        named = _named(Direction.EMITTER, ids)
+        return self._record(_body(fact_body(body)), named, _event_name(fact), seq, time, extra)
 
     def log(self, log: ToolLog, *, seq: int, time: int) -> bytes:
         """An ordinary log record of the stream: no event name, the message as its body.
@@ -114,43 +131,29 @@ class RecordEncoder:
         ids = self._ids
         if log.span is not None and log.span.trace_id.to_bytes(16, "big") == self.stream.trace_id:
             ids = _ids(log.span.trace_flags.sampled, self.stream.trace_id, log.span.span_id.to_bytes(8, "big"))
-        attributes = [self._constant, wire.attribute(contract.SEQ, seq), self._remember(contract.CALL_ID, log.call_id)]
+        attributes = [self._constant, _seq(seq), _TEXTS[contract.CALL_ID](contract.identifier(log.call_id))]
         attributes += [wire.attribute(key, _bounded(value)) for key, value in log.attributes.items()]
         severity = wire.unsigned(2, log.severity_number) + wire.text(3, log.severity_text)
         body = _body(_bounded(log.message))
-        return b"".join((wire.fixed64(1, time), severity, body, *attributes, ids, wire.fixed64(11, time)))
+        head, tail = _TIME.pack(_TIME_TAG, time), _TIME.pack(_OBSERVED_TAG, time)
+        return b"".join((head, severity, body, *attributes, ids, tail))
 
-    def _record(self, kind: str, body: bytes, variable: bytes, time: int) -> bytes:
-        name = self._remembered.get(("", kind))
-        if name is None:
-            name = self._keep(("", kind), wire.text(12, contract.EVENT_PREFIX + kind))
-        attributes = self._constant + variable
-        return wire.fixed64(1, time) + body + attributes + self._ids + wire.fixed64(11, time) + name
+    def _record(self, body: bytes, named: bytes, name: bytes, seq: int, time: int, extra: Mapping[str, int]) -> bytes:
+        counts = b"".join([_number(key, value) for key, value in extra.items()]) if extra else b""
+        head, tail = _TIME.pack(_TIME_TAG, time), _TIME.pack(_OBSERVED_TAG, time)
+        return b"".join((head, body, self._constant, named, _seq(seq), counts, self._ids, tail, name))
 
-    def _common(self, direction: Direction, seq: int) -> bytes:
-        return self._remember(contract.DIRECTION, direction) + wire.attribute(contract.SEQ, seq)
-
-    def _of_event(self, kind: str, fields: Mapping[str, Any]) -> bytes:
-        attributes = b""
-        event_id = fields.get("event_id")
-        if isinstance(event_id, str) and event_id:
-            attributes = wire.attribute(contract.EVENT_ID, contract.identifier(event_id))
-        for key, value in _named(kind, fields):
-            attributes += self._remember(key, value)
-        return attributes
-
-    def _remember(self, key: str, value: str) -> bytes:
-        """The attribute's bytes; nothing for an empty value."""
-        if not value:
-            return b""
-        known = self._remembered.get((key, value))
-        return known if known is not None else self._keep((key, value), wire.attribute(key, contract.identifier(value)))
-
-    def _keep(self, key: tuple[str, str], encoded: bytes) -> bytes:
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[key] = encoded
-        return encoded
+    def _of_delta(self, direction: Direction, fields: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """The attributes and the name that a delta shares with the others of its part."""
+        kind = fields["type"]
+        part = (direction, kind, text_of(fields, "item_id"), text_of(fields, "response_id"), text_of(fields, "call_id"))
+        known = self._remembered.get(part)
+        if known is None:
+            if len(self._remembered) >= _MAX_REMEMBERED:
+                self._remembered.clear()
+            ids = zip((contract.ITEM_ID, contract.RESPONSE_ID, contract.CALL_ID), part[2:], strict=True)
+            known = self._remembered[part] = _named(direction, ids), _event_name(contract.event_type(kind))
+        return known
 
 
 def export_request(resource: bytes, scope_name: str, records: Iterable[bytes], *, schema_url: str = "") -> bytes:
@@ -164,9 +167,10 @@ def export_request(resource: bytes, scope_name: str, records: Iterable[bytes], *
         records: serialized LogRecords.
         schema_url: the resource's schema.
     """
-    scope = wire.delimited(1, wire.text(1, scope_name))
-    scope_logs = scope + b"".join([wire.delimited(2, record) for record in records])
-    resource_logs = wire.delimited(1, resource) + wire.delimited(2, scope_logs)
+    framed = [wire.delimited(1, wire.text(1, scope_name))]
+    for record in records:
+        framed += (b"\x12", wire.varint(len(record)), record)
+    resource_logs = wire.delimited(1, resource) + wire.delimited(2, b"".join(framed))
     if schema_url:
         resource_logs += wire.text(3, schema_url)
     return wire.delimited(1, resource_logs)
@@ -177,7 +181,46 @@ def delta_size(fields: Mapping[str, Any]) -> int:
     delta = fields.get("delta")
     if not isinstance(delta, str):
         return 0
-    return decoded_size(delta) if str(fields.get("type")).endswith("audio.delta") else len(delta)
+    return decoded_size(delta) if text_of(fields, "type").endswith("audio.delta") else len(delta)
+
+
+def text_of(fields: Any, key: str) -> str:
+    """The string under a key; "" if there is none, or no object."""
+    value = fields.get(key) if isinstance(fields, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _ids_of(kind: str, fields: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    """The ids that an event names, and the tool: attribute and value, "" where the event has none."""
+    item, response = fields.get("item"), fields.get("response")
+    ids = [
+        (contract.ITEM_ID, text_of(fields, "item_id") or text_of(item, "id")),
+        (contract.PREVIOUS_ITEM_ID, text_of(fields, "previous_item_id")),
+        (contract.RESPONSE_ID, text_of(fields, "response_id") or text_of(response, "id")),
+        (contract.CALL_ID, text_of(fields, "call_id") or text_of(item, "call_id")),
+    ]
+    if text_of(item, "type") in _CALLS:
+        ids.append((contract.TOOL_NAME, contract.term(text_of(item, "name")) or ""))
+    elif kind == "response.function_call_arguments.done":
+        ids.append((contract.TOOL_NAME, contract.term(text_of(fields, "name")) or ""))
+    elif kind in {"session.created", "session.updated"}:
+        ids.append((contract.SESSION_ID, text_of(fields.get("session"), "id")))
+    return ids
+
+
+def _named(direction: Direction, ids: Iterable[tuple[str, str]]) -> bytes:
+    """The attributes of a direction and of ids; those that are "" have none."""
+    present = [_TEXTS[key](contract.identifier(value)) for key, value in ids if value]
+    return _TEXTS[contract.DIRECTION](direction) + b"".join(present)
+
+
+def _number(key: str, value: int) -> bytes:
+    encode = _NUMBERS.get(key)
+    return wire.attribute(key, value) if encode is None else encode(value)
+
+
+def _event_name(kind: str) -> bytes:
+    return wire.text(12, contract.EVENT_PREFIX + kind)
 
 
 def _constant_attributes(stream: Stream, agent_name: str) -> bytes:
@@ -199,34 +242,6 @@ def _ids(sampled: bool, trace_id: bytes, span_id: bytes) -> bytes:
 
 def _body(text: str) -> bytes:
     return wire.delimited(5, wire.any_value(text))
-
-
-def _counts(extra: Mapping[str, int]) -> bytes:
-    return b"".join(wire.attribute(key, value) for key, value in extra.items()) if extra else b""
-
-
-def _named(kind: str, fields: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    """The ids that an event names, and the tool: attribute and value, "" where the event has none."""
-    item, response = fields.get("item"), fields.get("response")
-    named = [
-        (contract.ITEM_ID, text_of(fields, "item_id") or text_of(item, "id")),
-        (contract.PREVIOUS_ITEM_ID, text_of(fields, "previous_item_id")),
-        (contract.RESPONSE_ID, text_of(fields, "response_id") or text_of(response, "id")),
-        (contract.CALL_ID, text_of(fields, "call_id") or text_of(item, "call_id")),
-    ]
-    if text_of(item, "type") in _CALLS:
-        named.append((contract.TOOL_NAME, contract.term(text_of(item, "name")) or ""))
-    elif kind == "response.function_call_arguments.done":
-        named.append((contract.TOOL_NAME, contract.term(text_of(fields, "name")) or ""))
-    elif kind in {"session.created", "session.updated"}:
-        named.append((contract.SESSION_ID, text_of(fields.get("session"), "id")))
-    return named
-
-
-def text_of(fields: Any, key: str) -> str:
-    """The string under a key; "" if there is none, or no object."""
-    value = fields.get(key) if isinstance(fields, dict) else None
-    return value if isinstance(value, str) else ""
 
 
 def _bounded(value: Any) -> Any:

@@ -72,14 +72,15 @@ def open_stream(
     parent the configured sampler is asked, once.
 
     Args:
-        session_id: the chosen stream id, or None to draw one. An id of another shape than ids have leaves as its hash.
+        session_id: the chosen stream id; None or "" to draw one. An id of another shape than ids have leaves as its
+            hash.
         parent: the session's parent: a span, its context, or a context that carries one (as `propagate.extract`
             returns); an empty `Context()` makes the session a root.
         namespace: `service.namespace` of the resource.
         service: `service.name` of the resource.
     """
-    chosen = session_id is not None
-    stream_id = contract.identifier(session_id) if session_id is not None else str(uuid.uuid4())
+    chosen = bool(session_id)
+    stream_id = contract.identifier(session_id) if session_id else str(uuid.uuid4())
     key = contract.stream_key(stream_id, chosen=chosen, namespace=namespace, service=service)
     around = _span_context(parent)
     joined = around if around.is_valid and (parent is not None or not chosen) else None

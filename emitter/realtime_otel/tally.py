@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from realtime_otel import contract
 
@@ -13,6 +14,17 @@ Deltas: TypeAlias = Literal["all", "first", "off"]
 # Parts and calls that a session leaves unfinished must not add up for its whole length.
 _MAX_OPEN: Final = 1024
 _ENDINGS: Final = (".done", ".completed", ".failed")
+
+
+def checked(deltas: str) -> str:
+    """The word itself.
+
+    Raises:
+        ValueError: it is none of "all", "first" and "off".
+    """
+    if deltas not in get_args(Deltas):
+        raise ValueError(f"deltas is one of {', '.join(get_args(Deltas))}, not {deltas!r}")
+    return deltas
 
 
 class AudioTally:
@@ -54,14 +66,12 @@ class DeltaTally:
     """
 
     def __init__(self, deltas: Deltas) -> None:
-        self.sends_all = deltas == "all"
+        self.sends_all = checked(deltas) == "all"
         self._sends_first = deltas == "first"
         self._parts: dict[tuple[str, Any, Any], list[int]] = {}
 
     def is_sent(self, kind: str, event: Mapping[str, Any], size: int) -> bool:
-        """Count a delta; whether it is sent."""
-        if self.sends_all:
-            return True
+        """Count a delta; whether it is sent. Not to be asked if all are."""
         part = (kind.removesuffix(".delta"), event.get("item_id"), event.get("content_index"))
         counts = self._parts.get(part)
         if counts is not None:
@@ -85,32 +95,37 @@ class CallTally:
     """Which time a call id is open: a provider may use one again, and its span then needs an id of its own.
 
     Counted from the server's events as the stitcher counts them: a call opens with the first event that completes it,
-    and ends when its output has been added to the conversation.
+    ends when its output has been added to the conversation, and opens again with another event of the first one's type.
     """
 
     def __init__(self) -> None:
-        self._ordinals: dict[str, int] = {}
-        self._ended: set[str] = set()
+        self._calls: dict[str, _Call] = {}
 
-    def opened(self, call_id: str) -> None:
-        if call_id in self._ended:
-            self._ended.discard(call_id)
-            self._ordinals[call_id] = self.ordinal(call_id) + 1
-        else:
-            self._ordinals.setdefault(call_id, 1)
-        for forgotten in _forget_oldest(self._ordinals):
-            self._ended.discard(forgotten)
+    def opened(self, call_id: str, kind: str) -> None:
+        """An event of this type says that the call is complete."""
+        call = self._calls.get(call_id)
+        if call is None:
+            self._calls[call_id] = _Call(kind)
+            _forget_oldest(self._calls)
+        elif call.has_ended and call.opener == kind:
+            call.ordinal += 1
+            call.has_ended = False
 
     def ended(self, call_id: str) -> None:
-        if call_id in self._ordinals:
-            self._ended.add(call_id)
+        if call_id in self._calls:
+            self._calls[call_id].has_ended = True
 
     def ordinal(self, call_id: str) -> int:
-        return self._ordinals.get(call_id, 1)
+        return self._calls[call_id].ordinal if call_id in self._calls else 1
 
 
-def _forget_oldest(kept: dict[Any, Any]) -> list[Any]:
-    oldest = [next(iter(kept)) for _ in range(len(kept) > _MAX_OPEN)]
-    for key in oldest:
-        del kept[key]
-    return oldest
+@dataclass(slots=True)
+class _Call:
+    opener: str
+    ordinal: int = 1
+    has_ended: bool = False
+
+
+def _forget_oldest(kept: dict[Any, Any]) -> None:
+    if len(kept) > _MAX_OPEN:
+        del kept[next(iter(kept))]

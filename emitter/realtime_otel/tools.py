@@ -13,9 +13,11 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from realtime_otel import contract
 from realtime_otel.contract import Fact, Kind
+from realtime_otel.entries import FactEntry, LogEntry, Source
 from realtime_otel.guard import guarded, nothing
-from realtime_otel.queue import FactEntry, Intake, LogEntry, Source
+from realtime_otel.queue import Intake
 from realtime_otel.records import ToolLog
+from realtime_otel.stream import Stream
 
 _SCOPE_KEY: Final = otel_context.create_key("realtime-otel-tool")
 
@@ -55,9 +57,14 @@ class ToolScope:
         self._token: Token[Context] | None = None
 
     @property
+    def stream(self) -> Stream:
+        """The stream that the call belongs to."""
+        return self.source.encoder.stream
+
+    @property
     def span_context(self) -> SpanContext:
         """The context of the tool's span, whose id the stitcher computes alike."""
-        stream = self.source.encoder.stream
+        stream = self.stream
         span_id = contract.span_id(Kind.TOOL, stream.key, self.call_id, self._ordinal)
         flags = TraceFlags(TraceFlags.SAMPLED if stream.sampled else TraceFlags.DEFAULT)
         trace_id = int.from_bytes(stream.trace_id, "big")

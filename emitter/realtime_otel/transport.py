@@ -14,15 +14,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final
 
 from opentelemetry import context as otel_context
 
 from realtime_otel import environment
 from realtime_otel.contract import Fact
-from realtime_otel.guard import guarded, logger, nothing, warn_once
-from realtime_otel.queue import MAX_QUEUE_BYTES, Backlog, Entry, FactEntry, Intake, Marker, Queued, Source
+from realtime_otel.entries import Entry, FactEntry, Marker, Queued, Source
+from realtime_otel.guard import failed, guarded, logger, nothing, warn_once
+from realtime_otel.otlp import Answer, Client, LogsClient, Outcome
+from realtime_otel.queue import MAX_QUEUE_BYTES, Backlog, Intake
 from realtime_otel.records import export_request
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024
@@ -39,37 +40,6 @@ _CLOSING_SECONDS: Final = 0.2
 _SUPPRESS_KEY = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 
 
-class Outcome(Enum):
-    """What becomes of a request: taken, to be sent again later, or never to be taken."""
-
-    TAKEN = auto()
-    LATER = auto()
-    REFUSED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a request.
-
-    Attributes:
-        outcome: taken; not now; or never.
-        code: the name of the gRPC status.
-        delay: seconds to wait that the destination has asked for, if it has.
-    """
-
-    outcome: Outcome
-    code: str
-    delay: float | None = None
-
-
-class Client(Protocol):
-    """A connection to the destination (`realtime_otel.otlp.LogsClient`)."""
-
-    def send(self, request: bytes, *, timeout: float | None = None) -> Answer: ...
-
-    def shutdown(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Request:
     data: bytes
@@ -82,7 +52,7 @@ class Worker:
     def __init__(self, connect: Callable[[], Client] | None = None, *, max_bytes: int = MAX_QUEUE_BYTES) -> None:
         self.intake = Intake(max_bytes // 4)
         self._backlog = Backlog(max_bytes - max_bytes // 4)
-        self._connect = connect or _connect
+        self._connect = connect or LogsClient
         self._client: Client | None = None
         self._open: dict[Source, Callable[[], None]] = {}
         self._request: _Request | None = None
@@ -115,7 +85,7 @@ class Worker:
 
     def flush(self, timeout: float) -> bool:
         """Wait, at most so many seconds, until everything noted so far has been sent; whether it has."""
-        if self._stopped:
+        if self._stopped or self._thread is None:
             return False
         marker = Marker()
         self.intake.mark(marker)
@@ -245,20 +215,13 @@ class Worker:
         first, longest = _RETRY_SECONDS
         if self._ends_at is not None:
             return first
-        return float(min(longest, first * 2 ** min(self._failures, 10)) * random.uniform(0.8, 1.2))  # noqa: S311
+        return float(min(longest, first * 2 ** min(self._failures, 10)) * random.uniform(0.8, 1.2))
 
 
-@guarded(lambda: False)
+@guarded(failed)
 def _encoded(entry: Queued) -> bool:
     entry.encode()
     return True
-
-
-def _connect() -> Client:
-    # Imported on the worker's thread: the conversation does not wait for gRPC.
-    from realtime_otel.otlp import LogsClient
-
-    return LogsClient()
 
 
 # --- The process's workers ----------------------------------------------------------------------------------------

@@ -27,9 +27,8 @@ Event = dict[str, Any]
 @contextmanager
 def receiving(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogsServer]:
     """A collector's place, to which the emitters of this test send, with a worker of their own."""
-    with LogsServer() as server:
-        with sending_to(server.endpoint, monkeypatch):
-            yield server
+    with LogsServer() as server, sending_to(server.endpoint, monkeypatch):
+        yield server
 
 
 @contextmanager
@@ -54,7 +53,11 @@ class Heard(RealtimeModelListener):
 
 
 async def session_with(
-    url: str, tools: Sequence[Tool] = (), *, agent: RealtimeAgent[None] | None = None, config: RealtimeRunConfig | None = None
+    url: str,
+    tools: Sequence[Tool] = (),
+    *,
+    agent: RealtimeAgent[None] | None = None,
+    config: RealtimeRunConfig | None = None,
 ) -> RealtimeSession:
     """A session that has not been entered."""
     talking = agent or RealtimeAgent[None](name="Weather desk", instructions="Be brief.", tools=list(tools))
@@ -89,7 +92,9 @@ async def flushed(emitter: RealtimeEmitter, server: LogsServer) -> list[LogRecor
     """All records of a closed emitter, in the order of their numbers."""
     assert emitter.closed
     assert await asyncio.to_thread(emitter.flush, 10)
-    mine = [record for record in server.records() if attribute(record, contract.EMITTER_ID) == emitter.stream.emitter_id]
+    mine = [
+        record for record in server.records() if attribute(record, contract.EMITTER_ID) == emitter.stream.emitter_id
+    ]
     return sorted(mine, key=lambda record: int(attribute(record, contract.SEQ)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -281,7 +282,9 @@ async def test_two_calls_in_flight_each_have_their_own_span(
     assert queries == {
         city: contract.span_id(Kind.TOOL, emitter.stream.key, call_id) for city, call_id in calls.items()
     }
-    logs = {record.body.string_value: attribute(record, contract.CALL_ID) for record in records if not record.event_name}
+    logs = {
+        record.body.string_value: attribute(record, contract.CALL_ID) for record in records if not record.event_name
+    }
     assert logs == calls
     assert kinds(records).count("emitter.tool_started") == kinds(records).count("emitter.tool_finished") == 2
 
@@ -296,7 +299,7 @@ async def test_what_a_tool_raises_reaches_the_application_and_its_class_is_state
         session = await session_with(server.url, [tool])
         emitter = observe(session)
         with pytest.raises(LookupError, match="Lisbon"):
-            await hold(session, speed=SPEED, until=lambda _seen: False)
+            await talk(session, "What is the weather like?", lambda _seen: False)
     records = await flushed(emitter, collector)
 
     (finished,) = of_type(records, "emitter.tool_finished")
@@ -489,6 +492,85 @@ async def test_a_model_without_the_private_names_is_observed_with_less_and_it_is
     said = [message for message in caplog.messages if message.startswith("realtime-otel")]
     assert len(said) == len(set(said)) == 2
     assert "ScriptedRealtimeModel has no _send_raw_message" in said[0]
+
+
+class Lacking:
+    """A session of a version that has renamed one of its private names."""
+
+    def __init__(self, model: ScriptedRealtimeModel, name: str) -> None:
+        self.model = model
+        for each in {"_handle_tool_call", "_put_event", "_current_agent"} - {name}:
+            setattr(self, each, lambda *_arguments: None)
+
+
+@pytest.mark.parametrize("name", ["_handle_tool_call", "_put_event", "_current_agent"])
+async def test_a_session_that_lacks_a_private_name_is_observed_with_less(collector: LogsServer, name: str) -> None:
+    session = Lacking(ScriptedRealtimeModel(strict=False), name)
+    emitter = observe(session)  # type: ignore[arg-type]
+    await session.model.connect({})
+    await session.model.emit(RealtimeModelRawServerEvent(data={"type": "session.created"}))
+    await session.model.close()
+
+    names = kinds(await flushed(emitter, collector))
+    assert names == ["emitter.stream_opened", "session.created", "emitter.stream_closed"]
+
+
+class Fragile(ScriptedRealtimeModel):
+    """A model that closes itself when it fails to connect, and refuses to connect twice, as the real one does."""
+
+    failure: Exception | None = None
+    is_connected = False
+
+    async def connect(self, options: Any) -> None:
+        if self.is_connected:
+            raise AssertionError("already connected")
+        self.is_connected = True
+        if self.failure is not None:
+            await self.close()
+            raise self.failure
+
+
+async def test_a_model_that_closes_itself_when_it_fails_to_connect_is_stated_as_disconnected(
+    collector: LogsServer,
+) -> None:
+    model = Fragile(strict=False)
+    model.failure = TimeoutError("no answer")
+    session = RealtimeSession(model=model, agent=RealtimeAgent[None](name="Desk"), context=None)
+    emitter = observe(session)
+    with pytest.raises(TimeoutError):
+        await session.enter()
+
+    assert body((await flushed(emitter, collector))[-1]) == {"reason": "disconnected", "error_type": "TimeoutError"}
+
+
+async def test_a_second_session_that_a_connected_model_refuses_ends_only_its_own_stream(
+    collector: LogsServer,
+) -> None:
+    model = Fragile(strict=False)
+    first, second = (
+        RealtimeSession(model=model, agent=RealtimeAgent[None](name="Desk"), context=None) for _ in range(2)
+    )
+    going_on = observe(first)
+    await first.enter()
+    refused = observe(second)
+    with pytest.raises(AssertionError):
+        await second.enter()
+
+    assert refused.closed
+    assert not going_on.closed
+    going_on.close()
+
+
+async def test_a_session_that_is_dropped_is_not_kept_alive_and_its_stream_closes(collector: LogsServer) -> None:
+    session = await session_with("ws://127.0.0.1:1")
+    emitter = observe(session)
+    worker, stream_id = emitter._worker, emitter.stream.id
+    del session, emitter
+    gc.collect()
+
+    assert await asyncio.to_thread(worker.flush, 10)
+    closed = of_type(collector.records(), "emitter.stream_closed")
+    assert [attribute(record, contract.STREAM_ID) for record in closed] == [stream_id]
 
 
 async def test_a_session_of_another_shape_is_no_error(collector: LogsServer) -> None:

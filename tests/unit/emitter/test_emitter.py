@@ -1,0 +1,448 @@
+"""The emitter's own interface: what it states, and that it never hurts whoever calls it."""
+
+import gc
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import NonRecordingSpan, SpanContext
+
+from realtime_otel import RealtimeEmitter, RealtimeListener, contract, emitter, guard
+from realtime_otel.contract import Closed
+from realtime_otel.queue import Intake
+from tests.unit.emitter.collector import Collector
+from tests.unit.emitter.streams import attributes_of
+
+PART = {"item_id": "item_1", "content_index": 0}
+DELTA = {"type": "response.output_audio.delta", "delta": "QUJD", **PART}
+APPEND = {"type": "input_audio_buffer.append", "audio": "QUJDRA=="}
+
+
+@pytest.fixture
+def observed(collector: Collector) -> Iterator[RealtimeEmitter]:
+    with RealtimeEmitter() as observed:
+        yield observed
+
+
+def body_of(record: LogRecord) -> Any:
+    return json.loads(record.body.string_value)
+
+
+def sent(emitter: RealtimeEmitter, collector: Collector) -> list[LogRecord]:
+    """The emitter's records, all of them, closed."""
+    emitter.close()
+    assert emitter.flush(10)
+    return collector.records
+
+
+def test_a_stream_opens_with_what_is_known_about_it(collector: Collector) -> None:
+    emitter = RealtimeEmitter(attributes={"tenant": "blue"}, framework="any", framework_version="1", late=True)
+
+    opening, _ = sent(emitter, collector)
+
+    assert opening.event_name == "openai.realtime.emitter.stream_opened"
+    assert body_of(opening) == {
+        "framework": "any",
+        "framework_version": "1",
+        "emitter": "realtime-otel-python",
+        "emitter_version": emitter_version(),
+        "deltas": "all",
+        "content": False,
+        "client_events": True,
+        "late": True,
+        "attributes": {"tenant": "blue"},
+        "links": [],
+    }
+    assert attributes_of(opening)[contract.STREAM_STARTED] == emitter.stream.started
+    assert 0 <= opening.time_unix_nano - emitter.stream.started < 1_000_000_000
+
+
+def emitter_version() -> str:
+    return emitter.version_of("realtime-otel")
+
+
+def test_the_span_around_a_chosen_stream_is_stated_as_a_link(collector: Collector) -> None:
+    around = trace.set_span_in_context(NonRecordingSpan(SpanContext(0xA, 0xB, is_remote=False)))
+    token = otel_context.attach(around)
+    emitter = RealtimeEmitter(session_id="call-5")
+    otel_context.detach(token)
+
+    opening, _ = sent(emitter, collector)
+
+    assert body_of(opening)["links"] == [{"trace_id": "0" * 31 + "a", "span_id": "0" * 15 + "b"}]
+    assert attributes_of(opening)[contract.STREAM_ID] == "call-5"
+    assert attributes_of(opening)[contract.STREAM_CHOSEN] is True
+
+
+def test_the_ids_of_a_chosen_stream_depend_on_the_service(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.namespace=shop,service.name=desk")
+
+    stream = RealtimeEmitter(session_id="call-5").stream
+
+    key = contract.stream_key("call-5", chosen=True, namespace="shop", service="desk")
+    assert stream.trace_id == contract.trace_id(key)
+
+
+def test_the_resource_is_the_environments(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "desk")
+    emitter = RealtimeEmitter()
+    sent(emitter, collector)
+
+    assert resource_of(collector)["service.name"] == "desk"
+
+
+def test_the_resource_is_that_of_the_applications_provider(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = Resource({"service.name": "desk", "levels": [1, 2]}, schema_url="https://example.org/1")
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    emitter = RealtimeEmitter()
+    sent(emitter, collector)
+
+    assert resource_of(collector)["service.name"] == "desk"
+    assert collector.taken[0].resource_logs[0].schema_url == "https://example.org/1"
+
+
+def resource_of(collector: Collector) -> dict[str, Any]:
+    resource = collector.taken[0].resource_logs[0].resource
+    return {each.key: each.value.string_value for each in resource.attributes}
+
+
+@pytest.mark.parametrize(
+    ("variable", "argument", "expected"),
+    [
+        (None, None, False),
+        ("NO_CONTENT", None, False),
+        ("nonsense", None, False),
+        ("EVENT_ONLY", None, True),
+        ("span_and_event", None, True),
+        ("SPAN_ONLY", None, True),
+        ("SPAN_ONLY", False, False),
+        ("NO_CONTENT", True, True),
+    ],
+)
+def test_content_leaves_only_where_it_is_asked_for(
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str | None,
+    argument: bool | None,
+    expected: bool,
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", variable)
+    emitter = RealtimeEmitter(content=argument)
+    emitter.server_event({"type": "response.output_text.done", "text": "good morning"})
+
+    opening, event, _ = sent(emitter, collector)
+
+    assert body_of(opening)["content"] is expected
+    assert ("good morning" in event.body.string_value) is expected
+
+
+def test_every_event_is_a_record_and_their_numbers_have_no_gap(observed: RealtimeEmitter, collector: Collector) -> None:
+    observed.server_event({"type": "session.created", "session": {"id": "sess_1"}})
+    observed.client_event({"type": "response.create"})
+    observed.server_event(DELTA)
+    observed.server_event(["not", "an", "object"])
+
+    records = sent(observed, collector)
+
+    assert [attributes_of(record)[contract.SEQ] for record in records] == list(range(6))
+    assert [attributes_of(record)[contract.DIRECTION] for record in records] == [
+        "emitter", "server", "client", "server", "server", "emitter",
+    ]  # fmt: skip
+    assert attributes_of(records[3])[contract.DELTA_SIZE] == 3
+
+
+def test_a_client_event_is_what_it_was_when_it_was_sent(observed: RealtimeEmitter, collector: Collector) -> None:
+    event = {"type": "response.create", "event_id": "mine_1"}
+    observed.client_event(event)
+    event["event_id"] = "mine_2"
+
+    sent(observed, collector)
+
+    assert body_of(collector.named("response.create"))["event_id"] == "mine_1"
+
+
+@pytest.mark.parametrize("kind", ["input_audio_buffer.committed", "input_audio_buffer.cleared"])
+def test_appended_audio_is_counted_on_the_fact_that_ends_it(
+    observed: RealtimeEmitter, collector: Collector, kind: str
+) -> None:
+    observed.client_event(APPEND)
+    observed.client_event(APPEND)
+    observed.server_event({"type": kind})
+    observed.server_event({"type": kind})
+
+    _, first, second, _ = sent(observed, collector)
+
+    counts = attributes_of(first)
+    assert (counts[contract.AUDIO_COUNT], counts[contract.AUDIO_SIZE]) == (2, 8)
+    assert observed.stream.started <= counts[contract.AUDIO_FIRST] <= counts[contract.AUDIO_LAST]
+    assert counts[contract.AUDIO_LAST] <= first.time_unix_nano
+    assert contract.AUDIO_COUNT not in attributes_of(second)
+
+
+def test_audio_that_was_never_committed_is_counted_at_the_streams_end(
+    observed: RealtimeEmitter, collector: Collector
+) -> None:
+    observed.client_event(APPEND)
+
+    *_, last = sent(observed, collector)
+
+    assert attributes_of(last)[contract.AUDIO_COUNT] == 1
+
+
+@pytest.mark.parametrize(("deltas", "records"), [("all", 3), ("first", 1), ("off", 0)])
+def test_deltas_are_sent_as_asked_and_counted_at_their_end(collector: Collector, deltas: Any, records: int) -> None:
+    emitter = RealtimeEmitter(deltas=deltas)
+    for _ in range(3):
+        emitter.server_event(DELTA)
+    emitter.server_event({"type": "response.output_audio.done", **PART})
+
+    sent(emitter, collector)
+
+    assert collector.names.count("response.output_audio.delta") == records
+    counts = attributes_of(collector.named("response.output_audio.done"))
+    assert counts.get(contract.DELTA_COUNT) == (None if deltas == "all" else 3)
+    assert counts.get(contract.DELTA_SIZE) == (None if deltas == "all" else 9)
+    assert [attributes_of(record)[contract.SEQ] for record in collector.records] == list(range(records + 3))
+
+
+@pytest.mark.parametrize("make", [RealtimeEmitter, RealtimeListener])
+def test_another_word_for_deltas_is_an_error(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="all, first, off"):
+        make(deltas="some")
+
+
+@pytest.mark.parametrize("odd", [None, "", 5, ["call_1"]])
+def test_a_call_without_an_id_has_no_span_and_is_no_error(
+    observed: RealtimeEmitter, collector: Collector, odd: Any
+) -> None:
+    with observed.tool(odd):
+        assert not trace.get_current_span().get_span_context().is_valid
+
+    assert len(sent(observed, collector)) == 2
+
+
+def test_attributes_of_any_name_and_shape_can_be_given(collector: Collector) -> None:
+    with RealtimeEmitter(attributes={"levels": [1, 2]}) as emitter:
+        emitter.annotate(**{"self": "me", "a b": {1, 2}})  # type: ignore[arg-type]
+    assert RealtimeEmitter(attributes=5).closed  # type: ignore[arg-type]
+
+    sent(emitter, collector)
+
+    assert body_of(collector.records[0])["attributes"] == {"levels": [1, 2]}
+    assert body_of(collector.named("emitter.annotation"))["attributes"] == {
+        "self": "me",
+        "a b": {"omitted": "object"},
+    }
+
+
+def test_what_only_the_framework_knows_can_be_stated(observed: RealtimeEmitter, collector: Collector) -> None:
+    observed.annotate(outcome="sold", amount=5)
+    observed.agent_handed_off("Front desk", "Billing")
+    observed.guardrail_tripped(["no prices"])
+    observed.audio_interrupted("item_1", 1200)
+    observed.audio_interrupted("item 2")
+
+    sent(observed, collector)
+
+    assert body_of(collector.named("emitter.annotation")) == {"attributes": {"outcome": "sold", "amount": 5}}
+    assert body_of(collector.named("emitter.agent_handed_off")) == {"from": "Front desk", "to": "Billing"}
+    assert body_of(collector.named("emitter.guardrail_tripped")) == {"guardrails": ["no prices"]}
+    first, second = [record for record in collector.records if record.event_name.endswith("audio_interrupted")]
+    assert body_of(first) == {"item_id": "item_1", "played_ms": 1200}
+    assert body_of(second) == {"item_id": contract.identifier("item 2")}
+    assert attributes_of(collector.named("emitter.guardrail_tripped"))[contract.AGENT_NAME] == "Billing"
+
+
+def test_closing_twice_states_one_end_and_nothing_follows_it(collector: Collector) -> None:
+    emitter = RealtimeEmitter()
+    emitter.close(Closed.DISCONNECTED, code=1011, error_type="ConnectionClosedError")
+    assert emitter.closed
+    emitter.close()
+    emitter.server_event({"type": "session.created"})
+    emitter.annotate(late=True)
+
+    _, last = sent(emitter, collector)
+
+    assert body_of(last) == {"reason": "disconnected", "code": 1011, "error_type": "ConnectionClosedError"}
+
+
+def test_an_exception_inside_the_with_statement_is_named_in_the_end(collector: Collector) -> None:
+    with pytest.raises(KeyError), RealtimeEmitter() as emitter:
+        raise KeyError("x")
+
+    assert body_of(sent(emitter, collector)[-1]) == {"reason": "session_closed", "error_type": "KeyError"}
+
+
+def test_an_emitter_that_is_dropped_closes_its_stream(collector: Collector) -> None:
+    emitter = RealtimeEmitter()
+    worker = emitter._worker
+    del emitter
+    gc.collect()
+
+    assert worker.flush(10)
+    assert collector.names == ["emitter.stream_opened", "emitter.stream_closed"]
+
+
+def test_with_the_sdk_disabled_nothing_happens(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", " True ")
+    threads = threading.active_count()
+
+    emitter = RealtimeEmitter()
+    use(emitter)
+
+    assert emitter.closed
+    assert threading.active_count() == threads
+    assert collector.tried == []
+
+
+def use(emitter: RealtimeEmitter) -> None:
+    """Everything that an emitter can be asked."""
+    emitter.server_event({"type": "input_audio_buffer.committed"})
+    emitter.server_event(DELTA)
+    emitter.client_event(APPEND)
+    emitter.client_event({"type": "response.create"})
+    with emitter.tool("call_1", name="get_weather"):
+        assert trace.get_current_span() is not None
+    emitter.annotate(a=1)
+    emitter.agent_handed_off("a", "b")
+    emitter.guardrail_tripped(["a"])
+    emitter.audio_interrupted("item_1")
+    emitter.flush(0)
+    emitter.close()
+
+
+@pytest.mark.parametrize("name", ["put", "close", "mark"])
+def test_a_failure_inside_reaches_no_caller_and_is_reported_without_its_message(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("quotes the conversation")
+
+    emitter = RealtimeEmitter()
+    monkeypatch.setattr(Intake, name, fail)
+
+    for _ in range(3):
+        use(emitter)
+        use(RealtimeEmitter())
+
+    assert caplog.messages
+    assert len(caplog.messages) == len(set(caplog.messages))
+    assert all("RuntimeError" in message for message in caplog.messages)
+    assert "quotes" not in caplog.text
+
+
+@pytest.mark.parametrize("where", ["realtime_otel.emitter.open_stream", "realtime_otel.environment.resource"])
+def test_an_emitter_whose_stream_cannot_open_does_nothing(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(where, fail)
+
+    emitter = RealtimeEmitter()
+    use(emitter)
+
+    assert emitter.closed
+    assert collector.tried == []
+
+
+def test_a_thread_that_cannot_start_leaves_an_emitter_that_does_nothing(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+
+    emitter = RealtimeEmitter()
+    use(emitter)
+
+    assert emitter.closed
+
+
+def test_a_log_handler_that_raises_does_not_reach_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("the application's own handler")
+
+    monkeypatch.setattr(logging.Logger, "warning", fail)
+
+    guard.warn_once("this", "message")
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_is_not_held_back(
+    observed: RealtimeEmitter, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Intake, "put", interrupt)
+        with pytest.raises(stop):
+            observed.server_event({"type": "x"})
+
+
+CALL = {"type": "function_call", "call_id": "call_1", "name": "get_weather"}
+OUTPUT = {"type": "function_call_output", "call_id": "call_1"}
+
+
+@pytest.mark.parametrize(
+    "opens",
+    [
+        [{"type": "response.function_call_arguments.done", "call_id": "call_1"}],
+        [{"type": "response.output_item.done", "item": CALL}],
+        [
+            {"type": "response.function_call_arguments.done", "call_id": "call_1"},
+            {"type": "response.output_item.done", "item": CALL},
+        ],
+    ],
+)
+@pytest.mark.parametrize("added", ["conversation.item.added", "conversation.item.created"])
+def test_a_call_id_that_is_used_again_has_a_span_of_its_own(
+    observed: RealtimeEmitter, opens: list[dict[str, Any]], added: str
+) -> None:
+    spans = []
+    for _ in range(2):
+        for event in opens:
+            observed.server_event(event)
+        spans += [span_of(observed), span_of(observed)]
+        observed.server_event({"type": added, "item": OUTPUT})
+
+    key = observed.stream.key
+    first, second = (contract.span_id(contract.Kind.TOOL, key, "call_1", ordinal) for ordinal in (1, 2))
+    assert spans == [first, first, second, second]
+
+
+def span_of(emitter: RealtimeEmitter) -> bytes:
+    return emitter.tool("call_1").span_context.span_id.to_bytes(8, "big")
+
+
+def test_finished_messages_are_no_calls(observed: RealtimeEmitter, collector: Collector) -> None:
+    odd: list[Callable[[], dict[str, Any]]] = [
+        lambda: {"type": "response.output_item.done", "item": {"type": "message", "call_id": "call_1"}},
+        lambda: {"type": "response.output_item.done", "item": "odd"},
+        lambda: {"type": "response.output_item.done"},
+        lambda: {"type": "conversation.item.added", "item": None},
+        lambda: {"type": "conversation.item.added", "item": OUTPUT},
+        lambda: {"type": "response.function_call_arguments.done", "call_id": 5},
+    ]
+    for event in odd:
+        observed.server_event(event())
+
+    assert len(sent(observed, collector)) == len(odd) + 2
+    assert observed.tool("call_1").span_context == observed.tool("call_1").span_context
