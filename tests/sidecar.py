@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 
@@ -27,15 +28,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from realtime_otel import contract, wire
-from realtime_otel.contract import Direction, Fact, Kind
-from realtime_otel.records import RecordEncoder, ToolLog, export_request
+from realtime_otel.contract import Direction, Kind
+from realtime_otel.records import SCOPE, export_request
 from realtime_otel.stream import Stream
+from tests import conversations as talk
+from tests.conversations import Conversation, Logged, Step, encoded, stream
 
 LOGS_METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 TRACE_SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
-OPENED: Final = 1_767_225_600_000_000_000
-"""2026-01-01T00:00:00Z: when the recorded conversations begin."""
-MILLISECOND: Final = 1_000_000
 DIRECT: Final = (("grpc.enable_http_proxy", 0),)
 """Loopback never goes through a proxy."""
 
@@ -48,95 +48,50 @@ Contents = dict[SpanKey, set[bytes]]
 # --- Recorded requests ----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class Recording:
-    """One conversation's records; each call adds one, a moment after the one before."""
+    """One conversation as its emitter recorded it: log records, in their order."""
 
-    def __init__(self, name: str, *, chosen: bool = False, sampled: bool = True, started: int = OPENED) -> None:
-        key = contract.stream_key(name, chosen=chosen, service=f"agent-{name}")
-        self.resource = wire.resource({"service.name": f"agent-{name}"})
-        self.stream = Stream(
-            id=name,
-            chosen=chosen,
-            emitter_id=f"emitter-{name}",
-            started=started,
-            trace_id=contract.trace_id(key),
-            span_id=contract.span_id(Kind.SESSION, key),
-            sampled=sampled,
-        )
-        self.records: list[bytes] = []
-        self._encoder = RecordEncoder(self.stream, content=True)
-        self._time = started
-
-    def server(self, kind: str, *, after: int = 20, **fields: Any) -> None:
-        """An event of the server, so many milliseconds after the record before."""
-        event = {"type": kind, "event_id": f"event_{len(self.records)}", **fields}
-        self.records.append(
-            self._encoder.event(event, direction=Direction.SERVER, seq=len(self.records), time=self._later(after))
-        )
-
-    def fact(self, fact: Fact, *, after: int = 20, call_id: str = "", **body: Any) -> None:
-        """A fact of the emitter."""
-        self.records.append(
-            self._encoder.fact(fact, body, seq=len(self.records), time=self._later(after), call_id=call_id)
-        )
-
-    def log(self, message: str, call_id: str) -> None:
-        """What a tool logs."""
-        line = ToolLog(message=message, severity_number=9, severity_text="INFO", call_id=call_id)
-        self.records.append(self._encoder.log(line, seq=len(self.records), time=self._later(5)))
+    stream: Stream
+    resource: bytes
+    records: list[bytes]
 
     def request(self, first: int = 0, last: int | None = None) -> bytes:
         """An export request with the records from ``first`` up to, without, ``last``."""
-        return export_request(self.resource, "realtime-otel", self.records[first:last])
+        return export_request(self.resource, SCOPE, self.records[first:last])
 
-    def _later(self, milliseconds: int) -> int:
-        self._time += milliseconds * MILLISECOND
-        return self._time
+
+def record(steps: Conversation, name: str = "stream", *, chosen: bool = False, sampled: bool = True) -> Recording:
+    """Record a conversation, in a stream and a service of this name."""
+    service = f"agent-{name}"
+    key = contract.stream_key(name, chosen=chosen, service=service)
+    ids = {"trace_id": contract.trace_id(key), "span_id": contract.span_id(Kind.SESSION, key)}
+    steps = [_with_event_id(step, number) for number, step in enumerate(steps)]
+    of = stream(name, chosen=chosen, sampled=sampled, namespace="", service=service, emitter_id=f"of-{name}", **ids)
+    return Recording(of, wire.resource({"service.name": service}), encoded(steps, of, content=True))
+
+
+def _with_event_id(step: Step | Logged, number: int) -> Step | Logged:
+    if isinstance(step, Logged) or step.direction is not Direction.SERVER:
+        return step
+    return step._replace(event={"event_id": f"event_{number}"} | step.event)
 
 
 def conversation(name: str, turns: int = 2, *, chosen: bool = False, sampled: bool = True) -> Recording:
     """A whole conversation of some turns; every second turn calls a tool, every third is barged into."""
-    told = Recording(name, chosen=chosen, sampled=sampled)
-    told.fact(Fact.STREAM_OPENED)
-    told.server("session.created", session={"id": f"sess_{name}", "model": "gpt-realtime"})
+    cut: dict[str, Any] = {"status": "cancelled"}
+    cut["status_details"] = {"type": "cancelled", "reason": "turn_detected"}
+    steps: list[Step | Logged] = [*talk.opened(), *talk.session()]
     for turn in range(turns):
-        _hear_user(told, f"item_{turn}_user")
+        steps += talk.later(0.8, talk.speech(f"item_{turn}_user"))
         if turn % 2:
-            _call_tool(told, f"resp_{turn}_call", f"call_{turn}")
-        _answer(told, f"resp_{turn}", cut=turn % 3 == 2)
-    told.fact(Fact.STREAM_CLOSED, after=500, reason="session_closed")
-    return told
-
-
-def _hear_user(told: Recording, item: str) -> None:
-    told.server("input_audio_buffer.speech_started", after=800, item_id=item, audio_start_ms=100)
-    told.server("input_audio_buffer.speech_stopped", after=900, item_id=item, audio_end_ms=1000)
-    told.server("input_audio_buffer.committed", item_id=item)
-
-
-def _call_tool(told: Recording, response: str, call: str) -> None:
-    item = {"id": f"{call}_item", "type": "function_call", "call_id": call, "name": "get_weather"}
-    told.server("response.created", response={"id": response, "status": "in_progress"})
-    told.server("response.output_item.added", response_id=response, item=item)
-    told.server("response.output_item.done", response_id=response, item=item | {"status": "completed"})
-    told.server("response.done", response={"id": response, "status": "completed"})
-    told.fact(Fact.TOOL_STARTED, call_id=call)
-    told.log("asking the weather service", call)
-    told.fact(Fact.TOOL_FINISHED, after=300, call_id=call)
-    output = {"id": f"{call}_output", "type": "function_call_output", "call_id": call}
-    told.server("conversation.item.added", item=output)
-
-
-def _answer(told: Recording, response: str, *, cut: bool) -> None:
-    item = {"id": f"{response}_item", "type": "message", "role": "assistant"}
-    told.server("response.created", response={"id": response, "status": "in_progress"})
-    told.server("response.output_item.added", response_id=response, item=item)
-    for _ in range(3):
-        told.server("response.output_audio.delta", response_id=response, item_id=item["id"], delta="AAAA" * 40)
-    usage = {"total_tokens": 30, "input_tokens": 10, "output_tokens": 20}
-    status = {"status": "cancelled", "status_details": {"type": "cancelled", "reason": "turn_detected"}}
-    end = status if cut else {"status": "completed"}
-    told.server("response.done", after=600, response={"id": response, "usage": usage, **end})
+            call = f"call_{turn}"
+            steps += talk.tool_call(f"resp_{turn}_call", call, item=f"item_{turn}_call")
+            steps += [Logged("asking the weather service", call), *talk.tool_run(call)]
+            steps += talk.tool_output(call, f"item_{turn}_output")
+        steps += talk.spoken_answer(f"resp_{turn}", f"item_{turn}", **(cut if turn % 3 == 2 else {}))
+    steps += talk.later(0.5, talk.closed())
+    return record(steps, name, chosen=chosen, sampled=sampled)
 
 
 def one_by_one(recording: Recording, size: int = 3) -> list[bytes]:
@@ -347,6 +302,7 @@ class SidecarProcess:
     """``realtime-otel sidecar`` in a process of its own, which can be killed and started again on the same folder."""
 
     def __init__(self, folder: Path, endpoint: str, *flags: str, before: Sequence[str] = ()) -> None:
+        folder.mkdir(exist_ok=True)
         self.data_dir = folder / "data"
         self._log = folder / "sidecar.log"
         options = ["--listen", "127.0.0.1:0", "--data-dir", str(self.data_dir), "--endpoint", endpoint, *flags]

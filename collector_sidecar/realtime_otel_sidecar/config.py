@@ -19,6 +19,7 @@ LONGEST_SECONDS = 10 * 365 * 86400.0
 """Of any setting that is a time; also keeps the sums of times that the core makes within 64 bits."""
 LARGEST_MESSAGE_MIB = 512
 """A request is one value in the journal, and SQLite holds 1 GB in one."""
+FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def setting(default: Any, text: str) -> Any:
@@ -140,7 +141,7 @@ def _convert(each: Field[Any], given: Any, source: str) -> Any:
     try:
         return _boolean(given) if wanted is bool else wanted(given)
     except ValueError:
-        raise SettingsError(f"{source} is {given!r}; it must be a {wanted.__name__}") from None
+        raise SettingsError(f"{source} is {given!r}; it must be {FORMS[wanted]}") from None
 
 
 def _boolean(text: str) -> bool:

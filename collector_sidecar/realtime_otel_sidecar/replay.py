@@ -55,16 +55,18 @@ def replay(path: Path, rules: Rules | None = None, *, content: bool = False) -> 
     result = Replay()
     stitcher = Stitcher(rules)
     stream = _stream(path)
-    for request in _requests(path, stream, content, result.problems):
+    for number, request in _requests(path, stream, content, result.problems):
         for record in decode_request(request):
             if isinstance(record, Broken):
-                result.problems.append(record.reason)
+                result.problems.append(f"line {number}: {record.reason}")
                 continue
             outcome = stitcher.feed(record)
             result.spans += outcome.spans
-            result.problems += outcome.errors
-            result.problems += [f"{why.value}: {refused.type}" for refused, why in outcome.rejected]
-    result.spans += stitcher.tick(stream.key).spans
+            result.problems += [f"line {number}: {error}" for error in outcome.errors]
+            result.problems += [f"line {number}: {why.value}: {refused.type}" for refused, why in outcome.rejected]
+    end = stitcher.tick(stream.key)
+    result.spans += end.spans
+    result.problems += end.errors
     return result
 
 
@@ -82,8 +84,8 @@ def _stream(path: Path) -> Stream:
     )
 
 
-def _requests(path: Path, stream: Stream, content: bool, problems: list[str]) -> Iterator[bytes]:
-    """One encoded request for each usable line, as an emitter would have sent it."""
+def _requests(path: Path, stream: Stream, content: bool, problems: list[str]) -> Iterator[tuple[int, bytes]]:
+    """The number of each usable line, and the encoded request that an emitter would have sent for it."""
     encoder = RecordEncoder(stream, content=content)
     audio = AudioTally()
     time, seq = OPENED, 0
@@ -107,13 +109,13 @@ def _requests(path: Path, stream: Stream, content: bool, problems: list[str]) ->
             else:
                 record = encoder.event(event, direction=Direction(direction), seq=seq, time=time, extra=extra)
             seq += 1
-            yield export_request(b"", "replay", [record])
+            yield number, export_request(b"", "replay", [record])
 
 
 def _parse(line: str) -> tuple[float | None, str, dict[str, Any]]:
     try:
         entry = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadLine(f"not JSON: {error}") from None
     if not isinstance(entry, dict):
         raise BadLine("not an object")

@@ -1,13 +1,14 @@
 """Wiring and life cycle of the sidecar: start, serve, drain, stop.
 
-Stopping goes in the reverse order of the data: accept nothing, commit what waits, send for a bounded time, checkpoint,
-keep the rest. It is safe twice.
+Stopping follows the data: accept nothing, commit what waits, checkpoint every stream, send for a bounded time, keep the
+rest. It is safe twice.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -20,10 +21,12 @@ from .store.database import Database
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
+"""For requests that wait for their commit when the sidecar is asked to stop."""
+WATCH_SECONDS = 0.1
 
 
 class Sidecar:
-    """A running sidecar. ``port`` is the receiver's.
+    """A sidecar that has taken up what its data directory holds. ``port`` is the receiver's.
 
     Raises:
         StoreError: the data directory cannot be used.
@@ -35,27 +38,30 @@ class Sidecar:
         self._database = Database(settings.path)
         self._engine = Engine(settings, self._database, on_outbox=self._on_outbox)
         self._sender = Sender(self._database.path, settings.endpoint, self._engine.acknowledge)
-        self._engine_thread = threading.Thread(target=self._engine.run, name="engine")
-        self._stopped = False
         try:
+            self._engine.recover()
             self._receiver = Receiver(settings.listen, settings.max_message_mib * 1024 * 1024, self._engine.submit)
-        except RuntimeError:
+        except BaseException:
+            self._sender.stop(0)
             self._database.close()
             raise
+        self._engine_thread = threading.Thread(target=self._engine.run, name="engine")
+        self._stopped = False
         self.port = self._receiver.port
 
     def start(self) -> None:
-        """Recover, then serve."""
-        self._engine.recover()
         self._engine_thread.start()
         self._sender.start()
         self._receiver.start()
         self._receiver.serving(True)
-        logger.info("listening on %s, sending to %s", self._settings.listen, self._settings.endpoint)
+        host = self._settings.listen.rpartition(":")[0]
+        logger.info("listening on %s:%d, sending to %s", host, self.port, self._settings.endpoint)
 
     def watch(self, stop: threading.Event) -> bool:
         """Keep the health service true until ``stop`` is set; False if the sidecar failed before that."""
-        while not stop.wait(0.5):
+        # Not `stop.wait`: a signal handler that sets the event while this thread is inside it could wait for ever.
+        while not stop.is_set():
+            time.sleep(WATCH_SECONDS)
             self._receiver.serving(self._engine.serving)
             if self._engine.failed:
                 return False
@@ -68,7 +74,8 @@ class Sidecar:
         self._stopped = True
         self._receiver.stop(GRACE_SECONDS)
         self._engine.stop()
-        self._engine_thread.join()
+        if self._engine_thread.is_alive():
+            self._engine_thread.join()
         self._sender.stop(self._settings.drain_timeout)
         self._engine.settle_outbox()
         left = self._database.outbox_size()

@@ -22,6 +22,9 @@ from ..stitch.spans import Resource
 PREFIX_LENGTH = len(contract.EVENT_PREFIX)
 SAMPLED = 0x01
 """The W3C trace flag, in the low byte of a record's flags."""
+LARGEST_TIME = 2**63 - 1
+"""Year 2262. OTLP has room for twice as much, but then a sum of times would have none."""
+LARGEST_DELTA = 2**32
 
 
 class Broken(Struct, frozen=True):
@@ -52,9 +55,11 @@ def decode_request(data: bytes) -> Iterator[Record | Broken]:
                     record = decode_record(log_record, resource, scope_logs.scope.name)
                 except ContractError as error:
                     yield Broken(log_record.SerializeToString(), str(error))
-                    continue
-                if record is not None:
-                    yield record
+                except Exception as error:  # our defect: were the request refused for it, it would come again for ever
+                    yield Broken(log_record.SerializeToString(), f"internal error: {error!r}")
+                else:
+                    if record is not None:
+                        yield record
 
 
 def decode_record(log_record: LogRecord, resource: Resource, scope: str) -> Record | None:
@@ -68,18 +73,21 @@ def decode_record(log_record: LogRecord, resource: Resource, scope: str) -> Reco
     stream_id = _text(values, contract.STREAM_ID)
     if not stream_id:
         if is_event:
-            raise ContractError(f"{log_record.event_name} without {contract.STREAM_ID}")
+            raise ContractError(f"{_short(log_record.event_name)} without {contract.STREAM_ID}")
         return None
-    if is_event:
-        _check(log_record, values)
+    broken = _broken(log_record, values)
+    if is_event and broken:
+        raise ContractError(broken)
+    time = log_record.time_unix_nano or log_record.observed_time_unix_nano
     return Record(
         type=log_record.event_name[PREFIX_LENGTH:] if is_event else "",
-        time=log_record.time_unix_nano or log_record.observed_time_unix_nano,
+        time=min(time, LARGEST_TIME),
         stream_id=stream_id,
         chosen=values.get(contract.STREAM_CHOSEN) is True,
         emitter_id=_text(values, contract.EMITTER_ID),
-        seq=_number(values, contract.SEQ, -1),
-        started=_number(values, contract.STREAM_STARTED, log_record.time_unix_nano),
+        # A log line is never rejected; one that lacks what a numbered record must have is taken as one without number.
+        seq=_number(values, contract.SEQ, -1) if not broken else -1,
+        started=_number(values, contract.STREAM_STARTED, min(time, LARGEST_TIME)),
         direction=_text(values, contract.DIRECTION),
         trace_id=log_record.trace_id,
         parent_span_id=_span_id(_text(values, contract.PARENT_SPAN_ID)),
@@ -93,26 +101,33 @@ def decode_record(log_record: LogRecord, resource: Resource, scope: str) -> Reco
         call_id=_text(values, contract.CALL_ID),
         tool_name=_text(values, contract.TOOL_NAME),
         agent_name=_text(values, contract.AGENT_NAME),
-        delta_size=_number(values, contract.DELTA_SIZE, 0),
+        delta_size=min(_number(values, contract.DELTA_SIZE, 0), LARGEST_DELTA),
         audio_first=_number(values, contract.AUDIO_FIRST, 0),
         body=log_record.body.string_value if is_event else "",
         log=None if is_event else _log_line(log_record, scope),
     )
 
 
-def _check(log_record: LogRecord, values: dict[str, object]) -> None:
-    """Hold an event to what the contract demands of each; see docs/contract.md."""
-    if not isinstance(version := values.get(contract.CONTRACT), int) or not 1 <= version <= contract.VERSION:
-        raise ContractError(f"{contract.CONTRACT} is {version!r}; this stitcher knows 1 to {contract.VERSION}")
+def _broken(log_record: LogRecord, values: dict[str, object]) -> str:
+    """What the record lacks of what each must have (docs/contract.md), as a sentence; empty if it lacks nothing."""
+    version = values.get(contract.CONTRACT)
+    if type(version) is not int or not 1 <= version <= contract.VERSION:
+        return f"{contract.CONTRACT} is {_short(version)}; this stitcher knows 1 to {contract.VERSION}"
     if len(log_record.trace_id) != 16 or not any(log_record.trace_id):
-        raise ContractError("an event's trace id has 16 bytes, not all zero")
-    if not log_record.time_unix_nano:
-        raise ContractError("an event has a time")
-    for name in (contract.STREAM_STARTED, contract.SEQ):
-        if name in values and not isinstance(values[name], int):
-            raise ContractError(f"{name} is an integer")
-    if contract.STREAM_STARTED not in values:
-        raise ContractError(f"an event carries {contract.STREAM_STARTED}")
+        return "an event's trace id has 16 bytes, not all zero"
+    if not 0 < log_record.time_unix_nano <= LARGEST_TIME:
+        return "an event has a time, in nanoseconds since 1970"
+    if _number(values, contract.STREAM_STARTED, -1) < 0:
+        return f"an event carries {contract.STREAM_STARTED}, an integer of nanoseconds since 1970"
+    if contract.SEQ in values and _number(values, contract.SEQ, -1) < 0:
+        return f"{contract.SEQ} is an integer, from 0"
+    return ""
+
+
+def _short(value: object) -> str:
+    """A value as a message may hold it: what a stranger has sent can be of any length."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _log_line(log_record: LogRecord, scope: str) -> LogLine:
@@ -141,14 +156,15 @@ def _text(values: dict[str, object], key: str) -> str:
 
 
 def _number(values: dict[str, object], key: str, default: int) -> int:
+    """An integer from 0; ``default`` for anything else."""
     value = values.get(key)
-    return value if isinstance(value, int) else default
+    return value if type(value) is int and value >= 0 else default
 
 
 def _span_id(text: str) -> bytes:
-    """Eight bytes from sixteen hex digits; empty for anything else."""
+    """Eight bytes from sixteen hex digits; empty for anything else, and for the invalid id of zeros."""
     try:
         span_id = bytes.fromhex(text)
     except ValueError:
         return b""
-    return span_id if len(span_id) == 8 else b""
+    return span_id if len(span_id) == 8 and any(span_id) else b""

@@ -17,9 +17,12 @@ from ..stitch.spans import Attributes, Span, SpanKind, Value
 from ..stitch.stitcher import RULES_VERSION
 
 SCOPE = "realtime-otel"
-SCHEMA_URL = "https://opentelemetry.io/schemas/1.38.0"
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+"""The newest schema that was published when this was written; the GenAI conventions have none of their own yet."""
+SAMPLED = 0x01
 PARENT_KNOWN, PARENT_IS_LOCAL = 0x100, 0x000
 """OTLP's span flags, bits 8 and 9: whether the parent is remote is known, and it is not."""
+INTEGERS = range(-(2**63), 2**63)
 
 KINDS = {SpanKind.INTERNAL: ProtoSpan.SPAN_KIND_INTERNAL, SpanKind.CLIENT: ProtoSpan.SPAN_KIND_CLIENT}
 
@@ -43,7 +46,7 @@ def encode_span(span: Span) -> ProtoSpan:
         trace_id=span.trace_id,
         span_id=span.span_id,
         parent_span_id=span.parent_span_id,
-        flags=PARENT_KNOWN | PARENT_IS_LOCAL | 0x01,
+        flags=PARENT_KNOWN | PARENT_IS_LOCAL | SAMPLED,
         name=span.name,
         kind=KINDS[span.kind],
         start_time_unix_nano=span.start,
@@ -82,8 +85,7 @@ def _hexadecimal_ids(node: Any) -> None:
 
 
 def _scope_spans(resource_spans: ResourceSpans, resource: bytes) -> ScopeSpans:
-    resource_spans.resource.ParseFromString(resource)
-    resource_spans.schema_url = SCHEMA_URL
+    resource_spans.resource.ParseFromString(resource)  # the agent's, of a schema that only the agent knows
     scope_spans = resource_spans.scope_spans.add(schema_url=SCHEMA_URL)
     scope_spans.scope.name = SCOPE
     scope_spans.scope.version = RULES_VERSION
@@ -98,6 +100,8 @@ def _any_value(value: Value) -> AnyValue:
     match value:
         case bool():  # before int, of which it is a kind
             return AnyValue(bool_value=value)
+        case int() if value not in INTEGERS:
+            return AnyValue(string_value=str(value))  # JSON has no bound, and the attribute is still worth having
         case int():
             return AnyValue(int_value=value)
         case float():

@@ -101,8 +101,11 @@ class Receiver:
             pending.done.result(COMMIT_SECONDS)
         if not broken:
             return ExportLogsServiceResponse()
-        for one in broken:
-            logger.warning("a record breaks the contract, and is kept among the dead letters: %s", one.reason)
+        logger.warning(
+            "%d records break the contract, and are kept among the dead letters; the first: %s",
+            len(broken),
+            broken[0].reason,
+        )
         rejected = ExportLogsPartialSuccess(rejected_log_records=len(broken), error_message=broken[0].reason)
         return ExportLogsServiceResponse(partial_success=rejected)
 

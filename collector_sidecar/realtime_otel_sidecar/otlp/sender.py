@@ -9,10 +9,12 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -26,6 +28,8 @@ REQUEST_BYTES = 3 * 1024 * 1024
 """A collector takes 4 MiB by default (its ``max_recv_msg_size_mib``)."""
 TIMEOUT_SECONDS = 30.0
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+LONGEST_DELAY = 300.0
+"""A RetryInfo is followed up to here."""
 
 RETRYABLE = frozenset(
     {
@@ -47,11 +51,13 @@ class Sender:
         self._acknowledge = acknowledge
         self._channel = _channel(endpoint)
         self._export: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(METHOD)
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._idle = threading.Event()
         self._endpoint = endpoint
-        self._failing = False
+        self._last = 0
+        self._failing: grpc.StatusCode | None = None
+        """What the collector answered last, unless it was OK."""
+        self._wake = threading.Event()
+        self._draining = threading.Event()
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
 
     def start(self) -> None:
@@ -59,36 +65,48 @@ class Sender:
 
     def wake(self) -> None:
         """There is something in the outbox."""
-        self._idle.clear()
         self._wake.set()
 
     def stop(self, drain_seconds: float) -> None:
         """Send what is left for at most this long, then end; what is not sent stays in the outbox."""
-        self._idle.wait(drain_seconds)
-        self._stopping.set()
+        self._draining.set()
         self._wake.set()
-        self._channel.close()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join(drain_seconds)
+        self._ending.set()
+        self._channel.close()  # ends a call that is under way
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
-        reader = OutboxReader(self._path)
-        last, wait = 0, FIRST_WAIT
-        while not self._stopping.is_set():
+        while not self._ending.is_set():
+            try:
+                with closing(OutboxReader(self._path)) as reader:
+                    self._send_all(reader)
+                return
+            except Exception:  # of the disk, or a defect of ours: without this thread the outbox would only grow
+                logger.exception("the outbox cannot be sent, trying again in %.0f s", LONGEST_WAIT)
+                self._ending.wait(LONGEST_WAIT)
+
+    def _send_all(self, reader: OutboxReader) -> None:
+        """Send what there is and what comes, until `stop`: then until nothing is left, or until its time is up."""
+        wait = FIRST_WAIT
+        while not self._ending.is_set():
             self._wake.clear()
-            rows = reader.after(last, max_bytes=REQUEST_BYTES)
+            rows = reader.after(self._last, max_bytes=REQUEST_BYTES)
             if not rows:
-                self._idle.set()
+                if self._draining.is_set():
+                    return
                 self._wake.wait()
                 continue
             # Messages of one type, one after the other, are that message with all their members: no row is parsed.
             delay = self._send(b"".join(data for _, data in rows))
             if delay is None:
-                last, wait = rows[-1][0], FIRST_WAIT
-                self._acknowledge(last)
+                self._last, wait = rows[-1][0], FIRST_WAIT
+                self._acknowledge(self._last)
             else:
-                self._stopping.wait(max(delay, wait * random.uniform(0.5, 1.0)))
+                self._ending.wait(max(delay, wait * random.uniform(0.5, 1.0)))
                 wait = min(wait * 2, LONGEST_WAIT)
-        reader.close()
 
     def _send(self, request: bytes) -> float | None:
         """None if the collector has taken it, else the least seconds to wait before it is sent again."""
@@ -96,43 +114,52 @@ class Sender:
             answer = ExportTraceServiceResponse.FromString(self._export(request, timeout=TIMEOUT_SECONDS))
         except grpc.RpcError as error:
             return self._failed(cast("grpc.Call", error))  # grpcio raises an object that is both
-        except ValueError:  # the channel was closed under the call, by `stop`
+        except ValueError:  # the channel was closed before the call, by `stop`
             return 0.0
-        if rejected := answer.partial_success.rejected_spans:  # final, by OTLP's rule: never to be sent again
-            logger.error("%s rejected %d spans: %s", self._endpoint, rejected, answer.partial_success.error_message)
-        if self._failing:
+        except DecodeError:  # an answer with OK, whatever else it says
+            logger.warning("%s answers with something that is no ExportTraceServiceResponse", self._endpoint)
+            return None
+        told = answer.partial_success
+        if told.rejected_spans:  # final, by OTLP's rule: never to be sent again
+            logger.error("%s rejected %d spans: %s", self._endpoint, told.rejected_spans, told.error_message)
+        elif told.error_message:
+            logger.warning("%s took the spans, and warns: %s", self._endpoint, told.error_message)
+        if self._failing is not None:
             logger.info("%s takes spans again", self._endpoint)
-            self._failing = False
+            self._failing = None
         return None
 
-    def _failed(self, error: grpc.Call) -> float | None:
-        delay = _retry_delay(error)
-        code = error.code()
-        if code in RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None):
-            if not self._failing and not self._stopping.is_set():
-                logger.warning("%s does not take spans, they wait in the outbox: %s", self._endpoint, error.details())
-            self._failing = True
-            return delay or 0.0
-        # Mostly a mistake of configuration (a wrong address, a missing credential): the spans wait until it is mended.
-        logger.error("%s refuses spans, they wait in the outbox: %s: %s", self._endpoint, code.name, error.details())
-        return LONGEST_WAIT
+    def _failed(self, error: grpc.Call) -> float:
+        delay, code = _retry_delay(error), error.code()
+        retryable = code in RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None)
+        if code is not self._failing and not self._ending.is_set():
+            level = logging.WARNING if retryable else logging.ERROR
+            problem = f"{code.name}: {error.details()}"
+            logger.log(level, "%s does not take spans, they wait in the outbox: %s", self._endpoint, problem)
+            self._failing = code
+        # The rest is mostly a mistake of configuration (a wrong address, a missing credential): spans wait until it is
+        # mended.
+        return delay or 0.0 if retryable else LONGEST_WAIT
 
 
 def _retry_delay(error: grpc.Call) -> float | None:
     """Seconds that the answer's RetryInfo asks for."""
+    info = RetryInfo()
     try:
         status = rpc_status.from_call(error)
-    except ValueError:  # the details contradict the status
+        if status is None or not any(detail.Unpack(info) for detail in status.details):
+            return None
+    except (ValueError, DecodeError):  # the details contradict the status, or are none
         return None
-    for detail in status.details if status is not None else ():
-        info = RetryInfo()
-        if detail.Unpack(info):
-            return float(info.retry_delay.ToMilliseconds()) / 1000
-    return None
+    seconds: float = info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+    return min(max(seconds, 0.0), LONGEST_DELAY)
 
 
 def _channel(endpoint: str) -> grpc.Channel:
     target = endpoint.removeprefix("http://").removeprefix("https://").rstrip("/")
+    # By default, gRPC would wait up to two minutes before it looks whether a collector that was away is back.
+    options = [("grpc.max_reconnect_backoff_ms", round(LONGEST_WAIT * 1000))]
     if endpoint.startswith("https://"):
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(), compression=grpc.Compression.Gzip)
-    return grpc.insecure_channel(target, compression=grpc.Compression.Gzip)
+        credentials = grpc.ssl_channel_credentials()
+        return grpc.secure_channel(target, credentials, options, compression=grpc.Compression.Gzip)
+    return grpc.insecure_channel(target, options, compression=grpc.Compression.Gzip)

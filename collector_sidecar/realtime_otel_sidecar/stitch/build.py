@@ -12,7 +12,7 @@ from .events import Record
 from .part import Part, sorted_events
 from .response import Response, usage_attributes
 from .spans import Attributes, Link, Span, SpanEvent, SpanKind
-from .speech import Speech
+from .speech import Speech, transcript_attributes
 from .tool import Tool
 
 if TYPE_CHECKING:
@@ -58,22 +58,22 @@ def part_span(session: Session, part: Part) -> Span:
     )
 
 
-def transcript_span(session: Session, record: Record, status: str) -> Span:
+def transcript_span(session: Session, record: Record, ordinal: int, status: str, error: str) -> Span:
     """What stands for a transcript that came after its user_speech was exported: an instant, linked to it."""
     item_id = record.item_id
     speech = contract.span_id(Kind.USER_SPEECH, session.key, item_id, session.parts.ordinal(Speech, item_id))
     return _span(
         session,
-        span_id=contract.span_id(Kind.TRANSCRIPT, session.key, item_id),
+        span_id=contract.span_id(Kind.TRANSCRIPT, session.key, item_id, ordinal),
         parent=session_span_id(session),
         name="transcript",
         start=record.time,
         end=record.time,
         attributes={
             contract.ITEM_ID: item_id,
-            key.TRANSCRIPTION: status,
-            key.TURN_INDEX: session.items[item_id].turn if item_id in session.items else session.turn,
+            key.TURN_INDEX: session.items[item_id].turn,
             key.CLOSE_REASON: status,
+            **transcript_attributes(status, error),
         },
         links=[_link(session, speech, "transcribes")],
     )
@@ -99,9 +99,9 @@ def session_span(session: Session) -> Span:
         attributes[key.CLOSE_CODE] = session.close_code
     if session.model:
         attributes[key.REQUEST_MODEL] = session.model
-    if session.error:
-        attributes[key.ERROR_TYPE] = session.error
     error = session.error or ("" if reason in PLAIN_CLOSES else reason)
+    if error:
+        attributes[key.ERROR_TYPE] = error
     return _span(
         session,
         span_id=session_span_id(session),
@@ -109,7 +109,7 @@ def session_span(session: Session) -> Span:
         name=f"realtime_session {session.model}".rstrip(),
         start=session.started,
         end=session.end,
-        attributes=attributes | usage_attributes(session.usage) | session.annotations,
+        attributes=session.annotations | attributes | usage_attributes(session.usage),
         links=session.links,
         events=session.events,
         error=error,

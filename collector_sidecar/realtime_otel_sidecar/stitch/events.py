@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
-from msgspec import UNSET, Struct, UnsetType, field, json
+from msgspec import UNSET, DecodeError, Meta, Struct, UnsetType, field, json
 
-from realtime_otel.contract import Fact
+from realtime_otel.contract import Direction, Fact
 
-from .spans import Resource, Value
+from .spans import Attributes, Resource, Value
 
 
 class LogLine(Struct, frozen=True):
@@ -57,31 +57,34 @@ class Record(Struct, frozen=True, kw_only=True):
     body: str = ""
     log: LogLine | None = None
 
-
-_CONTEXT = re.compile("[0-9a-f]{48}")
+    def states(self, fact: Fact) -> bool:
+        """Whether the emitter states this; the same type from a server or client is an unknown event."""
+        return self.type == fact and self.direction == Direction.EMITTER
 
 
 # --- The parts of bodies that are read. Everything is optional: what a dialect leaves out stays absent. -------------
 
 
-class Omitted(Struct, frozen=True):
-    """Stands where the emitter kept a value back: ``{"omitted": "text", "length": 12}``."""
-
-    omitted: str
-
-
-Word = str | Omitted | None
-"""A string of a closed vocabulary, or its placeholder."""
+Word: TypeAlias = Any
+"""A string of a closed vocabulary, or what stands in its place: the emitter's placeholder, a dialect's number."""
 
 
 def word(value: Word) -> str:
-    """The string; empty for a placeholder or null."""
+    """The string; empty for anything else."""
     return value if isinstance(value, str) else ""
 
 
-class Format(Struct):
-    type: Word = None
-    rate: int | None = None
+def number(value: Word) -> int | None:
+    """The number, if it is one that an attribute can hold."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and abs(value) < 2**63 else None
+
+
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**48)]
+"""A number of tokens, bytes or milliseconds: so bounded, the sum over a conversation fits into an attribute."""
+
+Integer: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""Any number that fits into an attribute."""
 
 
 class Transcription(Struct):
@@ -93,8 +96,7 @@ class AudioInput(Struct):
 
 
 class AudioOutput(Struct):
-    voice: Any = None
-    format: Format | None = None
+    voice: Word = None
 
 
 class Audio(Struct):
@@ -118,8 +120,8 @@ class SessionBody(Struct):
 class SpeechBody(Struct):
     """``input_audio_buffer.speech_started`` and ``.speech_stopped``: offsets into all audio of the session."""
 
-    audio_start_ms: int | None = None
-    audio_end_ms: int | None = None
+    audio_start_ms: Count | None = None
+    audio_end_ms: Count | None = None
 
 
 class ContentPart(Struct):
@@ -142,7 +144,7 @@ class ItemBody(Struct):
 class TruncatedBody(Struct):
     """``conversation.item.truncated``: milliseconds of the item's audio that were heard."""
 
-    audio_end_ms: int | None = None
+    audio_end_ms: Count | None = None
 
 
 class Error(Struct):
@@ -156,20 +158,26 @@ class StatusDetails(Struct):
     error: Error | None = None
 
 
+class CachedDetails(Struct):
+    text_tokens: Count | None = None
+    audio_tokens: Count | None = None
+    image_tokens: Count | None = None
+
+
 class TokenDetails(Struct):
-    text_tokens: int | None = None
-    audio_tokens: int | None = None
-    image_tokens: int | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    cached_tokens_details: TokenDetails | None = None
+    text_tokens: Count | None = None
+    audio_tokens: Count | None = None
+    image_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    cached_tokens_details: CachedDetails | None = None
 
 
 class Usage(Struct):
     """``response.usage`` of ``response.done``; an absent number stays absent."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
     input_token_details: TokenDetails | None = None
     output_token_details: TokenDetails | None = None
 
@@ -182,9 +190,10 @@ class ResponseObject(Struct):
     model: Word = None
     output_modalities: list[Word] | None = None
     modalities: list[Word] | None = None
-    max_output_tokens: int | Word = None
+    max_output_tokens: Word = None
+    """A number, or ``inf``."""
     audio: Audio | None = None
-    voice: Any = None
+    voice: Word = None
     usage: Usage | None = None
 
 
@@ -203,44 +212,70 @@ class ErrorBody(Struct):
 class OpenedBody(Struct):
     """`Fact.STREAM_OPENED`."""
 
-    attributes: dict[str, Value] = {}
-    links: list[dict[str, str]] = []
-    provider: str = ""
-    server_address: str = ""
-    server_port: int | None = None
+    attributes: dict[str, Any] = {}
+    links: list[dict[str, Any]] = []
+    provider: Word = ""
+    server_address: Word = ""
+    server_port: Integer | None = None
 
     def span_contexts(self) -> list[tuple[bytes, bytes]]:
         """Trace id and span id of each link; what is not one is left out."""
-        pairs = [(link.get("trace_id", ""), link.get("span_id", "")) for link in self.links]
-        return [
-            (bytes.fromhex(trace), bytes.fromhex(span)) for trace, span in pairs if _CONTEXT.fullmatch(trace + span)
-        ]
+        pairs = [(_id(link.get("trace_id"), 16), _id(link.get("span_id"), 8)) for link in self.links]
+        return [(trace_id, span_id) for trace_id, span_id in pairs if trace_id and span_id]
+
+
+_HEXADECIMAL = re.compile("(?:[0-9a-f]{2})+")
+
+
+def _id(text: Word, size: int) -> bytes:
+    """A trace or span id from its hexadecimal form; empty for what is none."""
+    decoded = bytes.fromhex(text) if _HEXADECIMAL.fullmatch(word(text)) else b""
+    return decoded if len(decoded) == size and any(decoded) else b""
 
 
 class ClosedBody(Struct):
     """`Fact.STREAM_CLOSED`."""
 
-    reason: str = ""
-    code: int | None = None
-    error_type: str = ""
+    reason: Word = ""
+    code: Integer | None = None
+    error_type: Word = ""
 
 
 class ToolFinishedBody(Struct):
     """`Fact.TOOL_FINISHED`."""
 
-    error_type: str = ""
+    error_type: Word = ""
 
 
 class DroppedBody(Struct):
-    """`Fact.RECORDS_DROPPED`: ranges of sequence numbers, both ends included."""
+    """`Fact.RECORDS_DROPPED`: ranges of sequence numbers, both ends included, before its own or behind it."""
 
-    ranges: list[tuple[int, int]] = []
+    ranges: list[tuple[Integer, Integer]] = []
 
 
 class AnnotationBody(Struct):
     """`Fact.ANNOTATION`."""
 
-    attributes: dict[str, Value] = {}
+    attributes: dict[str, Any] = {}
+
+
+def usable_attributes(given: dict[str, Any]) -> Attributes:
+    """What the application states, as attributes can hold it: an unusual value must not cost the others."""
+    values = ((name, _attribute(value)) for name, value in given.items() if name)
+    return {name: value for name, value in values if value is not None}
+
+
+def _attribute(value: Any) -> Value | None:
+    """A value of a span's attribute; None for null and objects."""
+    match value:
+        case str() | bool() | float():
+            return value
+        case int():
+            return value if -(2**63) <= value < 2**63 else str(value)
+        case list():
+            return [str(member) for member in value if isinstance(member, str | int | float)]
+        case _:
+            return None
 
 
 # --- The table ------------------------------------------------------------------------------------------------------
@@ -255,6 +290,8 @@ class Does(Enum):
     COMMIT_SPEECH = auto()
     ADD_ITEM = auto()
     TRUNCATE_ITEM = auto()
+    HEAR_NOTHING = auto()
+    """The server commits silence: kept as a span event, and its item is no speech."""
     TRANSCRIBE = auto()
     """A piece of a transcript: shows that one is coming."""
     END_TRANSCRIPT = auto()
@@ -293,7 +330,7 @@ TABLE: Final[dict[str, Row]] = {
     "input_audio_buffer.speech_stopped": Row(Does.STOP_SPEECH, SpeechBody),
     "input_audio_buffer.committed": Row(Does.COMMIT_SPEECH),
     "input_audio_buffer.cleared": Row(Does.COUNT),
-    "input_audio_buffer.timeout_triggered": Row(Does.KEEP),
+    "input_audio_buffer.timeout_triggered": Row(Does.HEAR_NOTHING),
     "input_audio_buffer.dtmf_event_received": Row(Does.KEEP),
     # Conversation items
     "conversation.item.added": Row(Does.ADD_ITEM, ItemBody),
@@ -361,12 +398,22 @@ TABLE: Final[dict[str, Row]] = {
     Fact.HEARTBEAT: Row(Does.COUNT),
     Fact.TOOL_STARTED: Row(Does.START_TOOL),
     Fact.TOOL_FINISHED: Row(Does.FINISH_TOOL, ToolFinishedBody),
-    Fact.RECORDS_DROPPED: Row(Does.COUNT),
+    Fact.RECORDS_DROPPED: Row(Does.COUNT, DroppedBody),  # what it says is read by `order`
     Fact.ANNOTATION: Row(Does.ANNOTATE, AnnotationBody),
     Fact.AGENT_HANDED_OFF: Row(Does.KEEP),
     Fact.GUARDRAIL_TRIPPED: Row(Does.KEEP),
     Fact.AUDIO_INTERRUPTED: Row(Does.KEEP),
 }
+
+_FACTS: Final = frozenset(Fact)
+
+
+def row_of(record: Record) -> Row | None:
+    """What its event does; None if it is unknown. A fact is one only if an emitter states it."""
+    if record.type in _FACTS and record.direction != Direction.EMITTER:
+        return None
+    return TABLE.get(record.type)
+
 
 UNKNOWN: Final = Row(Does.KEEP)
 """What holds for a type without a row, beside being counted."""
@@ -380,4 +427,7 @@ def read_body(record: Record, body: type[Struct]) -> Any:
     Raises:
         msgspec.DecodeError: the body is not JSON, or not of that shape (`msgspec.ValidationError`).
     """
-    return _DECODERS[body].decode(record.body) if record.body else body()
+    try:
+        return _DECODERS[body].decode(record.body) if record.body else body()
+    except RecursionError:
+        raise DecodeError("nested too deep") from None

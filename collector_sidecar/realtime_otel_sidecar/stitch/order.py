@@ -7,11 +7,17 @@ All times are record times, so that a backlog never looks like a loss.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator
+
 from msgspec import DecodeError, Struct, field
 
 from realtime_otel.contract import Fact
 
 from .events import DroppedBody, Record, read_body
+
+MOST = 2**63 - 1
+"""What an attribute can count to; numbers that no honest emitter reaches must not break the state's encoding."""
 
 
 class Lane(Struct):
@@ -22,13 +28,17 @@ class Lane(Struct):
     first: int = 0
     """The lowest number held, if any."""
     stated: list[tuple[int, int]] = field(default_factory=list)
-    """Ranges, both ends included, that the emitter says it dropped and that still lie ahead."""
+    """Ranges, both ends included, that the emitter says it dropped and that still lie ahead; the nearest last."""
     missing: list[tuple[int, int]] = field(default_factory=list)
-    """Ranges that were given up or stated; a record of these is late, not a duplicate."""
+    """Ranges that were given up or stated, in their order; a record of these is late, not a duplicate."""
 
 
 class Order(Struct):
-    """What of a stream was taken and what waits. `offer` and `give_up` return the records whose turn has come."""
+    """What of a stream was taken and what waits.
+
+    `ready` and `give_up` yield the records whose turn has come, one by one: `missing` and `dropped` count what lies
+    before the record just yielded, and who stops asking has taken no more than that.
+    """
 
     lanes: dict[str, Lane] = field(default_factory=dict)
     newest: int = 0
@@ -36,91 +46,98 @@ class Order(Struct):
     missing: int = 0
     dropped: int = 0
 
-    def offer(self, record: Record, gap_wait: int) -> list[Record] | None:
-        """Take in a record with a sequence number; None if it was there before, or comes too late to be taken."""
+    def offer(self, record: Record) -> bool:
+        """Take in a record with a sequence number; False if it was there before, or comes too late to be taken."""
         lane = self.lanes.get(record.emitter_id)
         if lane is None:
             lane = self.lanes[record.emitter_id] = Lane()
         if record.seq < lane.next or record.seq in lane.held:
-            return None
-        self.newest = max(self.newest, record.time)
-        if record.type == Fact.RECORDS_DROPPED:
-            self._note_dropped(lane, record)
-        if record.seq == lane.next and not lane.held and not lane.stated:
-            lane.next += 1
-            ready = [record]
-        else:
-            lane.first = min(lane.first, record.seq) if lane.held else record.seq
-            lane.held[record.seq] = record
-            ready = self._release(lane)
-        if len(self.lanes) > 1 or lane.held:
-            ready += self._expire(gap_wait)
-        return ready
-
-    def was_taken(self, record: Record) -> bool:
-        """Whether this very sequence number was taken, as against given up."""
-        lane = self.lanes.get(record.emitter_id)
-        if lane is None or record.seq >= lane.next:
-            return lane is not None and record.seq in lane.held
-        return not any(first <= record.seq <= last for first, last in lane.missing)
-
-    def give_up(self) -> list[Record]:
-        """Wait for no gap any longer."""
-        ready: list[Record] = []
-        for lane in self.lanes.values():
-            while lane.held:
-                ready += self._skip_gap(lane)
-        return ready
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a gap keeps records back."""
-        return any(lane.held for lane in self.lanes.values())
-
-    def _note_dropped(self, lane: Lane, record: Record) -> None:
-        try:
-            ranges = read_body(record, DroppedBody).ranges
-        except DecodeError:
-            return  # what it would have stated is waited for, like any gap
-        # A statement looks back: a range ahead of it would swallow records that are still to come.
-        lane.stated = sorted([*lane.stated, *((first, last) for first, last in ranges if first <= last < record.seq)])
-
-    def _release(self, lane: Lane) -> list[Record]:
-        """Records from ``next`` on, as far as they are there or stated as dropped."""
-        ready: list[Record] = []
-        while True:
-            if (record := lane.held.pop(lane.next, None)) is not None:
-                ready.append(record)
-                lane.next += 1
-            elif not self._step_over_stated(lane):
-                lane.first = min(lane.held, default=0)
-                return ready
-
-    def _step_over_stated(self, lane: Lane) -> bool:
-        """Move over a stated range at ``next``, up to the next record that came all the same."""
-        while lane.stated and lane.stated[0][1] < lane.next:
-            lane.stated.pop(0)
-        if not lane.stated or lane.stated[0][0] > lane.next:
             return False
-        last = lane.stated[0][1]
-        upto = min([last + 1, *(seq for seq in lane.held if seq > lane.next)])
-        lane.missing.append((lane.next, upto - 1))
-        self.dropped += upto - lane.next
-        lane.next = upto
+        self.newest = max(self.newest, record.time)
+        if record.states(Fact.RECORDS_DROPPED):
+            _note_dropped(lane, record)
+        lane.first = min(lane.first, record.seq) if lane.held else record.seq
+        lane.held[record.seq] = record
         return True
 
-    def _expire(self, gap_wait: int) -> list[Record]:
-        ready: list[Record] = []
+    def ready(self, gap_wait: int) -> Iterator[Record]:
+        """The records whose turn has come; gaps that have outlived ``gap_wait`` are given up."""
         for lane in self.lanes.values():
+            yield from self._release(lane)
             while lane.held and lane.held[lane.first].time + gap_wait <= self.newest:
-                ready += self._skip_gap(lane)
-        return ready
+                self._skip_gap(lane)
+                yield from self._release(lane)
 
-    def _skip_gap(self, lane: Lane) -> list[Record]:
+    def give_up(self) -> Iterator[Record]:
+        """All records that are held: no gap is waited for any longer."""
+        for lane in self.lanes.values():
+            while lane.held:
+                yield from self._release(lane)
+                self._skip_gap(lane)
+            self._step_over_stated(lane)
+
+    def was_taken(self, record: Record) -> bool:
+        """Whether this very sequence number was taken, or waits to be, as against given up."""
+        lane = self.lanes.get(record.emitter_id)
+        if lane is None:
+            return False
+        if record.seq >= lane.next:
+            return record.seq in lane.held
+        before = bisect_right(lane.missing, record.seq, key=_start)
+        return before == 0 or lane.missing[before - 1][1] < record.seq
+
+    def _release(self, lane: Lane) -> Iterator[Record]:
+        """Records from ``next`` on, as far as they are there or stated as dropped."""
+        while lane.held and (lane.first == lane.next or self._step_over_stated(lane)):
+            while (record := lane.held.pop(lane.next, None)) is not None:
+                lane.next += 1
+                yield record
+            lane.first = min(lane.held, default=0)
+
+    def _step_over_stated(self, lane: Lane) -> bool:
+        """Move over a range at ``next`` that was stated, up to the next record that came all the same."""
+        while lane.stated and lane.stated[-1][1] < lane.next:
+            lane.stated.pop()
+        if not lane.stated or lane.stated[-1][0] > lane.next:
+            return False
+        behind = lane.stated[-1][1] + 1
+        self.dropped = min(MOST, self.dropped + _skip(lane, min(behind, lane.first) if lane.held else behind))
+        return True
+
+    def _skip_gap(self, lane: Lane) -> None:
         """Give up what lies before the next record held, or before the next stated range."""
-        upto = min([lane.first, *(first for first, _ in lane.stated if first >= lane.next)])
-        if upto > lane.next:
-            lane.missing.append((lane.next, upto - 1))
-            self.missing += upto - lane.next
-            lane.next = upto
-        return self._release(lane)
+        if lane.held:
+            upto = min(lane.first, lane.stated[-1][0]) if lane.stated else lane.first
+            self.missing = min(MOST, self.missing + _skip(lane, upto))
+
+
+def _skip(lane: Lane, upto: int) -> int:
+    """Go on at this number; returns how many were left out."""
+    start, skipped, lane.next = lane.next, upto - lane.next, upto
+    if lane.missing and lane.missing[-1][1] == start - 1:
+        start = lane.missing.pop()[0]
+    lane.missing.append((start, upto - 1))
+    return skipped
+
+
+def _start(missing: tuple[int, int]) -> int:
+    return missing[0]
+
+
+def _note_dropped(lane: Lane, record: Record) -> None:
+    """Remember the ranges that lie ahead, joined where they touch.
+
+    They may lie before the statement or behind it: an emitter states them when it can. None is stepped over unless a
+    record waits behind it, so that a range that claims too much swallows nothing that comes in its order.
+    """
+    try:
+        ranges = read_body(record, DroppedBody).ranges
+    except DecodeError:
+        return  # what it would have stated is waited for, like any gap
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted([*lane.stated, *ranges]):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = joined[-1][0], max(joined[-1][1], last)
+        elif lane.next <= last >= first:
+            joined.append((max(first, lane.next), last))
+    lane.stated = joined[::-1]

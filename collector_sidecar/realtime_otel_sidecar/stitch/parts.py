@@ -88,6 +88,10 @@ class Parts(Struct):
         del parts[part.id]
         self.gone[part.kind + part.id] = Gone(part.ordinal, part.opener)
 
+    def knows(self, make: type[P], part_id: str) -> bool:
+        """Whether there is, or was, a part with this id."""
+        return part_id in self.of(make) or make.kind + part_id in self.gone
+
     def ordinal(self, make: type[P], part_id: str) -> int:
         """The ordinal of the newest part with this id, exported or not; 1 if there was none."""
         if (part := self.of(make).get(part_id)) is not None:

@@ -8,7 +8,7 @@ from realtime_otel import contract
 from realtime_otel.contract import Kind
 
 from . import attributes as key
-from .events import ResponseObject, TokenDetails, Usage, word
+from .events import CachedDetails, ResponseObject, TokenDetails, Usage, number, word
 from .part import Part, seconds
 from .spans import Attributes, CloseReason
 
@@ -36,7 +36,6 @@ class Response(Part, kw_only=True):
     """Time of the next response.created of the default conversation, if it came before this one's response.done."""
     first_event: int = 0
     first_audio: int = 0
-    audio_size: int = 0
     turn_latency: int = 0
     """Nanoseconds from the VAD's stop to this response's first audio, if that audio is the turn's first."""
     first_item: str = ""
@@ -65,9 +64,9 @@ class Response(Part, kw_only=True):
             self.output_type = "speech" if "audio" in modalities else modalities[0]
         output = seen.audio.output if seen.audio is not None else None
         for voice in (seen.voice, output.voice if output is not None else None):
-            self.voice = voice if isinstance(voice, str) else self.voice
-        if isinstance(seen.max_output_tokens, int):
-            self.max_tokens = seen.max_output_tokens
+            self.voice = word(voice) or self.voice
+        most = number(seen.max_output_tokens)
+        self.max_tokens = self.max_tokens if most is None else most
         self.model = word(seen.model) or self.model
         self.usage = seen.usage or self.usage
 
@@ -86,7 +85,7 @@ class Response(Part, kw_only=True):
         attributes: Attributes = {key.OPERATION: "realtime_inference", contract.RESPONSE_ID: self.id}
         for name, text in (
             (key.REQUEST_MODEL, self.request_model),
-            ("gen_ai.response.model", self.model),
+            (key.RESPONSE_MODEL, self.model),
             (key.CONVERSATION_ID, self.conversation),
             (key.OUTPUT_TYPE, self.output_type),
             (key.VOICE, self.voice),
@@ -125,7 +124,7 @@ def usage_attributes(usage: Usage | None) -> Attributes:
         return {}
     given = usage.input_token_details or TokenDetails()
     made = usage.output_token_details or TokenDetails()
-    cached = given.cached_tokens_details or TokenDetails()
+    cached = given.cached_tokens_details or CachedDetails()
     counts = {
         key.USAGE_INPUT: usage.input_tokens,
         key.USAGE_OUTPUT: usage.output_tokens,

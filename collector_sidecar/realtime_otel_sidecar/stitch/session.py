@@ -21,7 +21,7 @@ from realtime_otel.contract import Closed, Kind
 
 from . import attributes as key
 from . import build
-from .events import TABLE, UNKNOWN, Does, Error, Record, Row, Usage, read_body, word
+from .events import UNKNOWN, Does, Error, Record, Row, Usage, read_body, row_of, usable_attributes, word
 from .part import Part
 from .parts import NEVER, Parts
 from .response import Cause, Response
@@ -51,9 +51,15 @@ class Known(Struct):
     """An item of the conversation, as far as later events need it."""
 
     turn: int
+    since: int
+    """When an event first named it; of an output item, when its response began."""
     is_speech: bool = False
+    is_silence: bool = False
+    """Committed by an idle timeout: nobody spoke."""
     response: str = ""
     """The response that made it."""
+    output_of: bytes = b""
+    """Span id of the tool whose output it is."""
 
 
 class Session(Struct, kw_only=True):
@@ -95,12 +101,16 @@ class Session(Struct, kw_only=True):
     """Item id of the newest speech since the newest response.created of the default conversation."""
     outputs: list[bytes] = field(default_factory=list)
     """Span ids of the tools whose output was added since then."""
-    transcript_expected: bool = False
+    transcript_configured: bool = False
+    transcript_shown: bool = False
+    """Whether the stream has shown a transcription event, whatever the configuration says."""
 
     items: dict[str, Known] = field(default_factory=dict)
     parts: Parts = field(default_factory=Parts)
     stray_logs: list[Record] = field(default_factory=list)
     """Log lines of calls that nobody has named yet."""
+    late_transcripts: dict[str, int] = field(default_factory=dict)
+    """How many spans of their own an item's transcripts have become."""
     next_due: int = NEVER
     """Nothing is due before this record time."""
 
@@ -118,12 +128,18 @@ class Session(Struct, kw_only=True):
     # --- What a caller does --------------------------------------------------------------------------------------
 
     def take(self, record: Record, rules: Rules) -> None:
-        """Take the next record of the stream; spans that settle are appended to ``settled``."""
-        if self.records == 0:
+        """Take the next record of the stream; spans that settle are appended to ``settled``.
+
+        A log line without a sequence number is no record of the stream's own: it counts nothing and moves no time.
+        """
+        if record.log is not None and record.seq < 0:
+            self.take_log(record, rules)
+            return
+        self.records += 1
+        if self.records == 1:
             self._begin(record)
         if record.time >= self.next_due:
             self._settle(record.time, rules)
-        self.records += 1
         self.last = max(self.last, record.time)
         if record.session_id:
             self.session_id = record.session_id
@@ -135,15 +151,13 @@ class Session(Struct, kw_only=True):
     def _begin(self, record: Record) -> None:
         """Trace, parent, start and resource are those of the record with the lowest number, whichever came first."""
         self.trace_id, self.parent_span_id = record.trace_id, record.parent_span_id
-        self.started, self.sampled, self.resource = record.started, record.sampled, record.resource
+        self.started, self.sampled, self.resource = max(0, record.started), record.sampled, record.resource
 
     def take_log(self, line: Record, rules: Rules) -> None:
         """Put a tool's log line, with or without a sequence number, into the call that it names."""
         tool = self.parts.tools.get(line.call_id) or self._tool_by_span(line)
         if tool is not None:
-            event = _log_event(line, with_message=rules.tool_logs)
-            if line.seq >= 0 or event not in tool.events:
-                tool.events.append(event)
+            tool.add_log(line, with_message=rules.tool_logs)
         elif Kind.TOOL + line.call_id in self.parts.gone:
             self.late_logs += 1
         else:
@@ -180,7 +194,7 @@ class Session(Struct, kw_only=True):
         """Say from when on something will be due."""
         dues = [self.parts.due(part, rules.waits, self.transcript_expected) for part in self.parts.all()]
         dues += [line.time + rules.waits.settle for line in self.stray_logs]
-        self.next_due = min(dues, default=NEVER)
+        self.next_due = min([NEVER, *dues])
 
     def _close_open(self, part: Part, reason: CloseReason, time: int) -> None:
         """End a part whose end was never stated; a superseded response ends at its own last event."""
@@ -198,6 +212,15 @@ class Session(Struct, kw_only=True):
 
     # --- Parts by their ids --------------------------------------------------------------------------------------
 
+    @property
+    def transcript_expected(self) -> bool:
+        """Whether a speech waits for its transcript before it is exported."""
+        return self.transcript_configured or self.transcript_shown
+
+    def _know(self, item_id: str, known: Known) -> None:
+        if item_id:
+            self.items[item_id] = known
+
     def _open(self, make: type[P], part_id: str, record: Record, *, opens: bool) -> tuple[P | None, bool]:
         if opens and (ended := self.parts.reopened(make, part_id, record)) is not None:
             self._export(ended)
@@ -209,7 +232,7 @@ class Session(Struct, kw_only=True):
             self.turn += 1
             self.answered = False
             speech.turn = self.turn
-            self.items[record.item_id] = Known(self.turn, is_speech=True)
+            self._know(record.item_id, Known(self.turn, record.time, is_speech=True))
         return speech
 
     def _response(self, record: Record, *, opens: bool = False) -> Response | None:
@@ -229,7 +252,7 @@ class Session(Struct, kw_only=True):
             return None
         tool.name = tool.name or record.tool_name
         tool.agent = tool.agent or record.agent_name
-        if record.response_id and not tool.response:
+        if not tool.response and self.parts.knows(Response, record.response_id):
             tool.response = record.response_id
             tool.response_ordinal = self.parts.ordinal(Response, record.response_id)
             made_by = self.parts.responses.get(record.response_id)
@@ -247,7 +270,7 @@ class Session(Struct, kw_only=True):
 
     def _apply(self, record: Record, rules: Rules) -> None:
         """One case for each verb of the event table."""
-        row = TABLE.get(record.type)
+        row = row_of(record)
         if row is None:
             row = UNKNOWN
             self.unknown += 1
@@ -269,6 +292,9 @@ class Session(Struct, kw_only=True):
                 self._add_item(record, body)
             case Does.TRUNCATE_ITEM:
                 self._truncate(record, body)
+            case Does.HEAR_NOTHING:
+                self._keep(record, None)
+                self._know(record.item_id, Known(self.turn, record.time, is_silence=True))
             case Does.START_RESPONSE:
                 self._start_response(record, body)
             case Does.ADD_OUTPUT_ITEM:
@@ -287,7 +313,7 @@ class Session(Struct, kw_only=True):
             case Does.START_TOOL | Does.FINISH_TOOL:
                 self._run_tool(row.does, record, body)
             case Does.ANNOTATE:
-                self.annotations |= body.attributes
+                self.annotations |= usable_attributes(body.attributes)
             case _:
                 assert_never(row.does)
         if row.does not in QUIET:
@@ -302,7 +328,8 @@ class Session(Struct, kw_only=True):
             return read_body(record, row.body)
         except DecodeError:
             self.malformed += 1
-            self._keep(record, None)
+            if row.does is not Does.KEEP:
+                self._keep(record, None)
             return row.body()
 
     def _keep(self, record: Record, error: Error | None) -> None:
@@ -322,9 +349,9 @@ class Session(Struct, kw_only=True):
         self.events.append(SpanEvent(record.time, record.type, attributes, record.seq))
 
     def _open_stream(self, body: Any) -> None:
-        self.application = dict(body.attributes)
-        self.provider = body.provider or self.provider
-        if body.server_address:
+        self.application = usable_attributes(body.attributes)
+        self.provider = word(body.provider) or self.provider
+        if word(body.server_address):
             self.server = {"server.address": body.server_address}
         if body.server_port is not None:
             self.server["server.port"] = body.server_port
@@ -333,7 +360,7 @@ class Session(Struct, kw_only=True):
     def _close_stream(self, record: Record, body: Any) -> None:
         lost = body.reason == Closed.DISCONNECTED
         self.close_code = body.code
-        self.error = body.error_type
+        self.error = word(body.error_type)
         self.close(CloseReason.DISCONNECTED if lost else CloseReason.SESSION_CLOSED, record.time)
 
     def _describe(self, body: Any) -> None:
@@ -342,34 +369,50 @@ class Session(Struct, kw_only=True):
         self.model = word(seen.model) or self.model
         given = seen.audio.input if seen.audio is not None else None
         transcription = seen.input_audio_transcription or (given.transcription if given is not None else None)
-        self.transcript_expected = transcription is not None and transcription.model is not None
+        self.transcript_configured = transcription is not None and transcription.model is not None
 
     def _apply_to_speech(self, does: Does, record: Record, body: Any) -> None:
         if does in (Does.TRANSCRIBE, Does.END_TRANSCRIPT):
-            self.transcript_expected = True
+            self.transcript_shown = True
+        known = self.items.get(record.item_id)
+        if known is not None and known.is_silence:
+            return
+        if does is Does.COMMIT_SPEECH:
+            self.speech_input = record.item_id
         speech = self._speech(record, opens=does is Does.START_SPEECH)
-        status = "failed" if record.type.endswith(".failed") else "completed"
         if speech is None:
             if does is Does.END_TRANSCRIPT and record.item_id:
-                self.settled.append(build.transcript_span(self, record, status))
+                self._put_out_transcript(record, body)
         elif does is Does.START_SPEECH:
             speech.audio_start_ms = body.audio_start_ms
-        elif does is Does.STOP_SPEECH and not speech.end:
-            speech.audio_end_ms = body.audio_end_ms
-            self.stop, self.stop_turn = record.time, speech.turn
-            speech.close(record.time, CloseReason.COMPLETED)
+        elif does is Does.STOP_SPEECH:
+            self._stop(speech, record, body)
         elif does is Does.COMMIT_SPEECH:
             self._commit(speech, record)
         elif does is Does.END_TRANSCRIPT:
-            speech.transcription = status
+            speech.transcription, speech.transcription_error = _transcription(record, body)
+            if not speech.end:  # what was transcribed is over: its end was lost
+                speech.close(record.time, CloseReason.COMPLETED, inferred=True)
+
+    def _put_out_transcript(self, record: Record, body: Any) -> None:
+        """A transcript that comes after its speech was exported is a span of its own; each further one, too."""
+        ordinal = self.late_transcripts[record.item_id] = self.late_transcripts.get(record.item_id, 0) + 1
+        status, error = _transcription(record, body)
+        self.settled.append(build.transcript_span(self, record, ordinal, status, error))
+
+    def _stop(self, speech: Speech, record: Record, body: Any) -> None:
+        if speech.end and not speech.end_inferred:
+            return
+        speech.audio_end_ms = body.audio_end_ms
+        self.stop, self.stop_turn = record.time, speech.turn
+        speech.close(record.time, CloseReason.COMPLETED)
 
     def _commit(self, speech: Speech, record: Record) -> None:
         """The buffer became an item. Without VAD the speech was from the first append to here."""
-        self.speech_input = speech.id
         if speech.end:
             return
         by_hand = speech.opener == record.type
-        if by_hand and record.audio_first:
+        if by_hand and self.started <= record.audio_first <= record.time:
             speech.start, speech.start_inferred = record.audio_first, False
         speech.close(record.time, CloseReason.COMPLETED, inferred=not by_hand)
 
@@ -394,7 +437,7 @@ class Session(Struct, kw_only=True):
         if self.answered or self.turn == 0:
             self.turn += 1
             self.answered = False
-        self.items[record.item_id] = Known(self.turn)
+        self._know(record.item_id, Known(self.turn, record.time))
 
     def _add_output(self, record: Record) -> None:
         """A tool's output is in the conversation: the call is over, and the next response speaks it."""
@@ -402,8 +445,9 @@ class Session(Struct, kw_only=True):
         if tool is None or tool.end:
             return
         tool.close(record.time, CloseReason.FAILED if tool.error else CloseReason.COMPLETED)
-        self.outputs.append(build.part_span_id(self, tool))
-        self.items[record.item_id] = Known(tool.turn)
+        span_id = build.part_span_id(self, tool)
+        self.outputs.append(span_id)
+        self._know(record.item_id, Known(tool.turn, record.time, output_of=span_id))
 
     def _tie_to_previous(self, response_id: str, record: Record) -> None:
         """Where the first output item of a response stands tells what it answers (``previous_item_id``)."""
@@ -412,12 +456,16 @@ class Session(Struct, kw_only=True):
             return
         response.first_item = record.item_id
         before = self.items.get(record.previous_item_id)
-        if before is None:
+        if before is None or before.response == response_id:
             return
         response.turn = before.turn
+        response.speech_before = ""  # the position is known: order is not asked any more
         if before.is_speech:
             self._answer(response, record.previous_item_id, "previous_item_id")
-        response.speech_before = ""  # the position is known: order is not asked any more
+        elif before.output_of:
+            speaks = Cause(before.output_of, "speaks", "previous_item_id")
+            response.causes = [speaks, *(cause for cause in response.causes if cause.span_id != speaks.span_id)]
+            self.outputs = [span_id for span_id in self.outputs if span_id != speaks.span_id]
 
     def _tie_to_input(self, response: Response) -> None:
         """Where the position is not known, a response answers the newest speech before it."""
@@ -431,15 +479,19 @@ class Session(Struct, kw_only=True):
     def _truncate(self, record: Record, body: Any) -> None:
         """What was heard of an answer is stated on the speech that cut it."""
         known = self.items.get(record.item_id)
-        speech = self._newest_speech()
-        if known is None or not known.response or speech is None:
+        if known is None or not known.response:
             return
-        speech.cuts = known.response
-        speech.cuts_ordinal = self.parts.ordinal(Response, known.response)
-        speech.heard_ms = body.audio_end_ms
+        speech = self._cut_by_speech(known.response, self.parts.ordinal(Response, known.response), known.since)
+        if speech is not None:
+            speech.heard_ms = body.audio_end_ms
 
-    def _newest_speech(self) -> Speech | None:
-        return max(self.parts.speeches.values(), key=lambda speech: speech.start, default=None)
+    def _cut_by_speech(self, response_id: str, ordinal: int, since: int) -> Speech | None:
+        """The newest speech cut this response, if it began after what was cut; without one the client did it."""
+        speech = max(self.parts.speeches.values(), key=lambda speech: speech.start, default=None)
+        if speech is None or speech.start < since:
+            return None
+        speech.cuts, speech.cuts_ordinal = response_id, ordinal
+        return speech
 
     def _start_response(self, record: Record, body: Any) -> None:
         response = self._response(record, opens=True)
@@ -453,12 +505,14 @@ class Session(Struct, kw_only=True):
                 other.superseded_at = record.time
         response.causes += [Cause(span_id, "speaks", "order") for span_id in self.outputs]
         response.speech_before = self.speech_input
+        if (answered := self.items.get(self.speech_input)) is not None:
+            response.turn = answered.turn
         self.outputs, self.speech_input, self.answered = [], "", True
 
     def _add_output_item(self, record: Record) -> None:
         response = self._response(record)
-        if response is not None and record.item_id:
-            self.items[record.item_id] = Known(response.turn, response=response.id)
+        if response is not None:
+            self._know(record.item_id, Known(response.turn, response.start, response=response.id))
 
     def _complete_output_item(self, record: Record, body: Any) -> None:
         self._response(record)
@@ -475,7 +529,6 @@ class Session(Struct, kw_only=True):
         response = self._response(record)
         if response is None:
             return
-        response.audio_size += record.delta_size
         if response.first_audio:
             return
         response.first_audio = record.time
@@ -488,9 +541,8 @@ class Session(Struct, kw_only=True):
         if response is None or response.end:
             return
         response.finish(body.response, record.time)
-        speech = self._newest_speech()
-        if response.reason is CloseReason.INTERRUPTED and speech is not None and speech.start >= response.start:
-            speech.cuts, speech.cuts_ordinal = response.id, response.ordinal
+        if response.reason is CloseReason.INTERRUPTED:
+            self._cut_by_speech(response.id, response.ordinal, response.start)
 
     def _run_tool(self, does: Does, record: Record, body: Any) -> None:
         """When the function itself ran, as its own process saw it."""
@@ -500,7 +552,7 @@ class Session(Struct, kw_only=True):
         if does is Does.START_TOOL:
             tool.started = tool.started or record.time
         else:
-            tool.finished, tool.error = record.time, body.error_type
+            tool.finished, tool.error = record.time, word(body.error_type)
             if tool.error and tool.reason is CloseReason.COMPLETED:
                 tool.reason = CloseReason.FAILED  # its output was in the conversation before the function returned
 
@@ -512,11 +564,8 @@ class Session(Struct, kw_only=True):
                 self.take_log(line, rules)
 
 
-def _log_event(line: Record, *, with_message: bool) -> SpanEvent:
-    log = line.log
-    if log is None:
-        raise TypeError("not a log line")
-    attributes: Attributes = {key.LOG_SEVERITY: log.severity, key.LOG_LOGGER: log.logger}
-    if with_message:
-        attributes[key.LOG_MESSAGE] = log.message
-    return SpanEvent(line.time, "log", attributes, line.seq)
+def _transcription(record: Record, body: Any) -> tuple[str, str]:
+    """How a transcription ended, and the code of its failure."""
+    if record.type.endswith(".failed"):
+        return "failed", word(body.error.code) or word(body.error.type)
+    return "completed", ""

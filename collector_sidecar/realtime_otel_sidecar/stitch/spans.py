@@ -84,6 +84,7 @@ class Span(Struct, frozen=True, kw_only=True):
     kind: SpanKind = SpanKind.INTERNAL
     start: int
     end: int
+    """Never before the start."""
     attributes: Attributes
     events: list[SpanEvent] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)

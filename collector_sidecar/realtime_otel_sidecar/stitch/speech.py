@@ -28,6 +28,8 @@ class Speech(Part, kw_only=True):
     audio_end_ms: int | None = None
     transcription: str = ""
     """``completed`` or ``failed`` once that is known."""
+    transcription_error: str = ""
+    """The code of its failure."""
     cuts: str = ""
     """The response that this speech interrupted."""
     cuts_ordinal: int = 1
@@ -46,7 +48,12 @@ class Speech(Part, kw_only=True):
         if self.audio_end_ms is not None:
             attributes[key.AUDIO_END] = self.audio_end_ms
         if self.transcription:
-            attributes[key.TRANSCRIPTION] = self.transcription
+            attributes |= transcript_attributes(self.transcription, self.transcription_error)
         if self.heard_ms is not None:
             attributes[key.HEARD] = self.heard_ms
         return attributes
+
+
+def transcript_attributes(status: str, error: str) -> Attributes:
+    """How a transcription ended. What it says is content, and is not here."""
+    return {key.TRANSCRIPTION: status, key.TRANSCRIPTION_ERROR: error} if error else {key.TRANSCRIPTION: status}

@@ -6,6 +6,7 @@ sequence numbers: so any shuffle, duplication, splitting into requests or restar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -82,7 +83,7 @@ class Stitcher:
                 outcome.rejected.append((record, Rejection.STREAM_TOO_OLD))
                 return outcome
             stream = self.streams[key] = Stream(_open_session(key, record))
-        self._feed_stream(key, stream, record, outcome)
+        self._take(key, stream, record, outcome)
         return outcome
 
     def tick(self, key: str) -> Outcome:
@@ -91,7 +92,7 @@ class Stitcher:
         stream = self.streams.get(key)
         if stream is None:
             return outcome
-        self._take_all(key, stream, stream.order.give_up(), outcome)
+        self._take(key, stream, None, outcome)
         if key in self.streams:
             self._end(key, stream, CloseReason.SILENCE, outcome)
         return outcome
@@ -100,7 +101,7 @@ class Stitcher:
         """Whether a stream's close has been received and only a gap keeps it open."""
         stream = self.streams.get(key)
         return stream is not None and any(
-            held.type == Fact.STREAM_CLOSED for lane in stream.order.lanes.values() for held in lane.held.values()
+            held.states(Fact.STREAM_CLOSED) for lane in stream.order.lanes.values() for held in lane.held.values()
         )
 
     # --- Checkpoints ---------------------------------------------------------------------------------------------
@@ -122,39 +123,34 @@ class Stitcher:
 
     # --- One stream ----------------------------------------------------------------------------------------------
 
-    def _feed_stream(self, key: str, stream: Stream, record: Record, outcome: Outcome) -> None:
-        if record.seq < 0:
-            self._feed_unnumbered(key, stream, record, outcome)
+    def _take(self, key: str, stream: Stream, fed: Record | None, outcome: Outcome) -> None:
+        """Take the records whose turn has come with this one, or, without one, all that wait."""
+        session, taken = stream.session, fed
+        try:
+            for taken in self._admit(stream, fed, outcome) if fed is not None else stream.order.give_up():
+                session.records_missing, session.records_dropped = stream.order.missing, stream.order.dropped
+                session.take(taken, self.rules)
+                if session.reason is not None:
+                    self._bury(key, stream, outcome)
+                    return
+        except Exception as error:  # our defect: it ends this stream, and no other
+            what = taken.type or "a log line" if taken is not None else "the clock's tick"
+            outcome.errors.append(f"{type(error).__name__}: {error} (on {what})")
+            outcome.rejected += [(taken, Rejection.INTERNAL_ERROR)] if taken is not None else []
+            self._end(key, stream, CloseReason.INTERNAL_ERROR, outcome)
             return
-        ready = stream.order.offer(record, self.rules.gap_wait)
-        if ready is None:
-            self._refuse(record, stream.order, Rejection.TOO_LATE, outcome)
-        else:
-            self._take_all(key, stream, ready, outcome)
-
-    def _feed_unnumbered(self, key: str, stream: Stream, record: Record, outcome: Outcome) -> None:
-        """Without a sequence number: a log line leaves record time alone, a foreign emitter's event moves it."""
-        if record.log is not None:
-            stream.session.take_log(record, self.rules)
-        else:
-            self._take_all(key, stream, [record], outcome)
-
-    def _take_all(self, key: str, stream: Stream, ready: list[Record], outcome: Outcome) -> None:
-        session = stream.session
-        for place, record in enumerate(ready):
-            session.records_missing, session.records_dropped = stream.order.missing, stream.order.dropped
-            try:
-                session.take(record, self.rules)
-            except Exception as error:  # our defect: it ends this stream, and no other
-                outcome.errors.append(f"{type(error).__name__}: {error} (on {record.type or 'a log line'})")
-                outcome.rejected.append((record, Rejection.INTERNAL_ERROR))
-                self._end(key, stream, CloseReason.INTERNAL_ERROR, outcome)
-            if session.reason is not None:
-                outcome.rejected += [(behind, Rejection.AFTER_CLOSE) for behind in ready[place + 1 :]]
-                self._bury(key, stream, outcome)
-                return
+        session.records_missing, session.records_dropped = stream.order.missing, stream.order.dropped
         outcome.spans += session.settled
         session.settled = []
+
+    def _admit(self, stream: Stream, record: Record, outcome: Outcome) -> Iterable[Record]:
+        """The records whose turn has come with this one."""
+        if record.seq < 0:
+            return [record]
+        if stream.order.offer(record):
+            return stream.order.ready(self.rules.gap_wait)
+        self._refuse(record, stream.order, Rejection.TOO_LATE, outcome)
+        return []
 
     def _refuse(self, record: Record, order: Order, why: Rejection, outcome: Outcome) -> None:
         """Count a duplicate; anything else goes to the dead letters."""
@@ -173,10 +169,14 @@ class Stitcher:
         self._bury(key, stream, outcome)
 
     def _bury(self, key: str, stream: Stream, outcome: Outcome) -> None:
-        """The stream has ended: its spans go out, and a tombstone stays."""
-        if self.streams.pop(key, None) is None:
+        """The stream has ended: its spans go out, and a tombstone stays.
+
+        Of a stream that only log lines of others have named nothing stays: its own records may still come.
+        """
+        del self.streams[key]
+        if not stream.session.records:
             return
-        outcome.spans += stream.session.settled if stream.session.records else []
+        outcome.spans += stream.session.settled
         for lane in stream.order.lanes.values():
             outcome.rejected += [(held, Rejection.AFTER_CLOSE) for _, held in sorted(lane.held.items())]
             lane.held.clear()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec import field
+
 from realtime_otel import contract
 from realtime_otel.contract import Kind
 
 from . import attributes as key
+from .events import Record
 from .part import Part, seconds
-from .spans import Attributes
+from .spans import Attributes, SpanEvent
 
 
 class Tool(Part, kw_only=True):
@@ -23,6 +26,23 @@ class Tool(Part, kw_only=True):
     started: int = 0
     finished: int = 0
     """Times of the emitter's tool_started and tool_finished: when the function itself ran."""
+    unnumbered: list[bytes] = field(default_factory=list)
+    """Digests of the log lines without a sequence number: only so a second delivery is known as one."""
+
+    def add_log(self, line: Record, *, with_message: bool) -> None:
+        """Take a log line as a span event, the same one once."""
+        log = line.log
+        if log is None:
+            raise TypeError("not a log line")
+        if line.seq < 0:
+            digest = contract.digest((str(line.time), log.severity, log.logger, log.message, log.span_id.hex()))
+            if digest in self.unnumbered:
+                return
+            self.unnumbered.append(digest)
+        attributes: Attributes = {key.LOG_SEVERITY: log.severity, key.LOG_LOGGER: log.logger}
+        if with_message:
+            attributes[key.LOG_MESSAGE] = log.message
+        self.events.append(SpanEvent(line.time, "log", attributes, line.seq))
 
     def attributes(self) -> Attributes:
         attributes: Attributes = {

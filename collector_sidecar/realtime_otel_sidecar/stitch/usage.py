@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from .events import TokenDetails, Usage
+from .events import CachedDetails, TokenDetails, Usage
 
-N = TypeVar("N", Usage, TokenDetails)
+N = TypeVar("N", Usage, TokenDetails, CachedDetails)
 
 
 def add_usage(total: Usage | None, more: Usage | None) -> Usage | None:

@@ -131,6 +131,8 @@ class Database:
             sqlite3.Error: it is not on disk; the same batch may be tried again.
         """
         write = self._connection
+        if write.in_transaction:  # of a commit that failed, and whose rollback failed too
+            write.rollback()
         with write:
             write.execute("BEGIN IMMEDIATE")
             # First what goes: on a full disk, its room may be what the rest needs.
@@ -138,7 +140,9 @@ class Database:
                 write.execute("DELETE FROM outbox WHERE id <= ?", (batch.sent,))
             if batch.cut:
                 write.execute("DELETE FROM journal WHERE position < ?", (batch.cut,))
-            write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", map(_journal_values, batch.journal))
+            # A row that the checkpoints of its own batch contain is not needed any more.
+            rows = (_journal_values(row) for row in batch.journal if row.position >= batch.cut)
+            write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
             write.executemany("INSERT INTO outbox (data) VALUES (?)", ((data,) for data in batch.outbox))
             write.executemany(
                 "INSERT INTO dead_letters (taken, reason, stream, data) VALUES (?, ?, ?, ?)",
@@ -156,6 +160,11 @@ class Database:
     def journal(self) -> Iterator[JournalRow]:
         for row in self._connection.execute("SELECT * FROM journal ORDER BY position"):
             yield JournalRow(*row)
+
+    def outputs(self) -> Iterator[bytes]:
+        """`JournalRow.outputs` of each row."""
+        for (outputs,) in self._connection.execute("SELECT outputs FROM journal"):
+            yield outputs
 
     def outbox_size(self) -> int:
         """Rows that the collector has not acknowledged yet."""
@@ -191,11 +200,13 @@ class OutboxReader:
         """Id and data of the next rows, at least one if there is one, together at most ``max_bytes``."""
         rows: list[tuple[int, bytes]] = []
         size = 0
-        for row_id, data in self._connection.execute("SELECT id, data FROM outbox WHERE id > ? ORDER BY id", (last,)):
-            size += len(data)
-            if rows and size > max_bytes:
-                break
-            rows.append((row_id, data))
+        query = "SELECT id, data FROM outbox WHERE id > ? ORDER BY id"
+        with closing(self._connection.execute(query, (last,))) as found:
+            for row_id, data in found:
+                size += len(data)
+                if rows and size > max_bytes:
+                    break
+                rows.append((row_id, data))
         return rows
 
     def close(self) -> None:
@@ -205,7 +216,7 @@ class OutboxReader:
 def _lock(folder: Path) -> IO[bytes]:
     """Hold the folder for this process alone, until the file is closed or the process dies."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (folder / "lock").open("ab")
     except OSError as error:
         raise StoreError(f"the data directory {folder} cannot be used: {error.strerror}") from error
@@ -218,11 +229,19 @@ def _lock(folder: Path) -> IO[bytes]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    # Conversations, with content on, are nobody else's to read; the files beside it (-wal, -shm) take its mode.
+    path.touch(mode=0o600)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-    # FULL: each commit is synced before it returns; with NORMAL, a power cut would lose what was answered with OK.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
-        connection.execute(f"PRAGMA {pragma}")
-    path.chmod(0o600)  # conversations, with content on, are nobody else's to read
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != "wal":  # so on file systems over a network
+            raise StoreError(f"{path} is on a file system without shared memory; use a local disk")
+        # FULL: each commit is synced before it returns; with NORMAL, a power cut would lose what was answered with OK.
+        for pragma in ("synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

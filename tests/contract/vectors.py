@@ -1,0 +1,425 @@
+"""Test vectors of the contract: ``python -m tests.contract.vectors`` writes docs/contract-vectors.json.
+
+For somebody who writes an emitter in another language: what goes in, and the record that has to come out. Records are
+OTLP/JSON, integers of 64 bits are decimal strings as they are there, and attributes stand in the order of their keys.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from realtime_otel import contract
+from realtime_otel.contract import Closed, Direction, Fact, Kind
+from realtime_otel.records import RecordEncoder, ToolLog
+from realtime_otel.stream import Stream
+from tests.conversations import STARTED
+
+FILE: Final = Path(__file__).parents[2] / "docs" / "contract-vectors.json"
+
+DRAWN: Final = "5f0c2d7e-8a41-4c55-9b0e-3d1f6a7b8c9d"
+NOT_AN_ID: Final = "the call of Jadwiga Nowak"
+SECOND: Final = 1_000_000_000
+
+
+def vectors() -> dict[str, Any]:
+    """The whole document."""
+    return {
+        "about": "Test vectors of contract.md. Written by `python -m tests.contract.vectors`.",
+        "contract": contract.VERSION,
+        "ids": [
+            _ids(DRAWN),
+            _ids("CA8f2e1d0c9b8a", chosen=True, namespace="hotline", service="voice-agent"),
+            _ids("CA8f2e1d0c9b8a", chosen=True, namespace="", service="voice-agent"),
+            _ids("rozmowa/żółw", chosen=True, namespace="", service=""),
+        ],
+        "identifiers": [
+            {"given": given, "leaves": contract.identifier(given)}
+            for given in ("", "item_AbC-1.2:3/4=+~", "call_" + "9" * 251, "call_" + "9" * 252, NOT_AN_ID, "żółw", "🐢")
+        ],
+        "event_types": [
+            {"given": given, "event_name": contract.EVENT_PREFIX + contract.event_type(given)}
+            for given in ("response.done", "response.mcp_call.in_progress", "session.hologram_2", " response.done",
+                          "Response.Done", "response..done", "response.", "", "a" * 128, "a" * 129, None, 7)
+        ],
+        "allowlist": {
+            "identifier_fields": sorted(contract.IDENTIFIER_FIELDS),
+            "vocabulary": {name: sorted(terms) for name, terms in sorted(contract.VOCABULARY.items())},
+            "open_terms": sorted(contract.OPEN_TERMS),
+            "free_form_fields": sorted(contract.FREE_FORM_FIELDS),
+        },
+        "events": [_event(*given) for given in _EVENTS],
+        "facts": [_fact(*given) for given in _FACTS],
+        "tool_log": _tool_log(),
+    }  # fmt: skip
+
+
+def _ids(stream_id: str, *, chosen: bool = False, namespace: str = "", service: str = "") -> dict[str, Any]:
+    key = contract.stream_key(stream_id, chosen=chosen, namespace=namespace, service=service)
+    given = [
+        (Kind.SESSION, "", 1),
+        (Kind.USER_SPEECH, "item_1", 1),
+        (Kind.RESPONSE, "resp_1", 1),
+        (Kind.RESPONSE, "resp_1", 2),
+        (Kind.TOOL, "call_1", 1),
+        (Kind.TOOL, "call_1", 3),
+        (Kind.TOOL, contract.identifier(NOT_AN_ID), 1),
+        (Kind.PLAYBACK, "resp_1", 1),
+        (Kind.TRANSCRIPT, "item_1", 1),
+    ]
+    return {
+        "stream": {"id": stream_id, "chosen": chosen, "service.namespace": namespace, "service.name": service},
+        "stream_key": key,
+        "trace_id": contract.trace_id(key).hex(),
+        "spans": [
+            {"kind": kind, "provider_id": provider_id, "ordinal": ordinal,
+             "span_id": contract.span_id(kind, key, provider_id, ordinal).hex()}
+            for kind, provider_id, ordinal in given
+        ],
+    }  # fmt: skip
+
+
+# --- Streams --------------------------------------------------------------------------------------------------------
+
+
+def _stream(stream_id: str = DRAWN, *, chosen: bool = False, **changes: Any) -> Stream:
+    namespace, service = "hotline", "voice-agent"
+    key = contract.stream_key(stream_id, chosen=chosen, namespace=namespace, service=service)
+    given: dict[str, Any] = {
+        "id": stream_id,
+        "chosen": chosen,
+        "emitter_id": "0d9c8b7a6f5e4d3c2b1a",
+        "started": STARTED,
+        "trace_id": contract.trace_id(key),
+        "span_id": contract.span_id(Kind.SESSION, key),
+        "namespace": namespace,
+        "service": service,
+    }
+    return Stream(**(given | changes))
+
+
+ROOT: Final = _stream()
+CHOSEN: Final = _stream("CA8f2e1d0c9b8a", chosen=True)
+UNDER_A_PARENT: Final = _stream(
+    trace_id=bytes.fromhex("0af7651916cd43dd8448eb211c80319c"),
+    parent_span_id=bytes.fromhex("b7ad6b7169203331"),
+    sampled=False,
+)
+
+
+def _described(stream: Stream) -> dict[str, Any]:
+    """What is known of a stream before its first record."""
+    return {
+        "id": stream.id,
+        "chosen": stream.chosen,
+        "service.namespace": stream.namespace,
+        "service.name": stream.service,
+        "emitter_id": stream.emitter_id,
+        "started": str(stream.started),
+        "trace_id": stream.trace_id.hex(),
+        "parent_span_id": stream.parent_span_id.hex() if stream.parent_span_id else None,
+        "sampled": stream.sampled,
+    }
+
+
+# --- Events ---------------------------------------------------------------------------------------------------------
+
+_SESSION_CREATED: Final = {
+    "type": "session.created",
+    "event_id": "event_1",
+    "session": {
+        "type": "realtime",
+        "object": "realtime.session",
+        "id": "sess_1",
+        "model": "gpt-realtime",
+        "expires_at": 1767229200,
+        "output_modalities": ["audio"],
+        "instructions": "You answer for the tide office. Be short.",
+        "tool_choice": "auto",
+        "max_output_tokens": "inf",
+        "tools": [
+            {
+                "type": "function",
+                "name": "get_tide",
+                "description": "When the tide is high.",
+                "parameters": {"type": "object", "properties": {"port": {"type": "string"}}},
+            }
+        ],
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "transcription": {"model": "whisper-1", "language": "pl", "prompt": "Names of ports."},
+                "turn_detection": {"type": "server_vad", "threshold": 0.5, "idle_timeout_ms": None},
+            },
+            "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "marin", "speed": 1.0},
+        },
+        "prompt": None,
+    },
+}
+_TRANSCRIPT: Final = {
+    "type": "conversation.item.input_audio_transcription.completed",
+    "event_id": "event_9",
+    "item_id": "item_1",
+    "content_index": 0,
+    "transcript": "Kiedy będzie przypływ? 🌊",
+    "usage": {"type": "duration", "seconds": 3},
+}
+_UNKNOWN: Final = {
+    "type": "response.hologram.started",
+    "event_id": "event_10",
+    "response_id": "resp_1",
+    "status": "completed",
+    "mood": "completed",
+    "note": "Jadwiga smiles",
+    "people": [{"name": "Jadwiga", "status": "dreaming"}],
+    "depths": {"left": {"metres": 3, "unit": "m"}, "by port": {"Gdynia": 4}},
+    "metadata": {"caller": "Jadwiga"},
+}
+_IMAGE: Final = {
+    "type": "conversation.item.create",
+    "event_id": "event_mine_1",
+    "previous_item_id": "root",
+    "item": {
+        "id": "item_7",
+        "type": "message",
+        "role": "user",
+        "content": [
+            {"type": "input_text", "text": "Which pier is this?"},
+            {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"},
+            {"type": "input_audio", "audio": "AAECAwQFBgc="},
+        ],
+    },
+}
+_FAILED: Final = {
+    "type": "response.done",
+    "event_id": "event_11",
+    "response": {
+        "object": "realtime.response",
+        "id": "resp_2",
+        "status": "failed",
+        "status_details": {
+            "type": "failed",
+            "error": {"type": "server_error", "code": "inference_rate_limit_exceeded", "message": "Try later."},
+        },
+        "output": [],
+        "conversation_id": "conv_1",
+        "output_modalities": ["audio", "smell"],
+        "max_output_tokens": 4096,
+        "audio": {"output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "marin"}},
+        "usage": {
+            "total_tokens": 12,
+            "input_tokens": 12,
+            "output_tokens": 0,
+            "input_token_details": {"text_tokens": 12, "audio_tokens": 0, "cached_tokens": 8},
+        },
+        "metadata": {"caller": "Jadwiga"},
+    },
+}
+_ARGUMENTS: Final = {
+    "type": "response.function_call_arguments.done",
+    "event_id": "event_12",
+    "response_id": "resp_1",
+    "item_id": "item_3",
+    "output_index": 0,
+    "call_id": "call_1",
+    "name": "get_tide",
+    "arguments": '{"port": "Gdynia"}',
+}
+_ODD_IDS: Final = {
+    "type": "conversation.item.added",
+    "event_id": "event_13",
+    "previous_item_id": None,
+    "item": {
+        "id": "",
+        "type": "function_call",
+        "call_id": NOT_AN_ID,
+        "name": "get tide",
+        "arguments": "",
+        "status": "",
+    },
+}
+_LONG: Final = {
+    "type": "response.output_text.done",
+    "event_id": "event_14",
+    "response_id": "resp_1",
+    "item_id": "item_2",
+    "text": "ebb and flow " * 2600,
+}
+_COUNTED_AUDIO: Final = {
+    contract.AUDIO_COUNT: 50,
+    contract.AUDIO_SIZE: 48000,
+    contract.AUDIO_FIRST: STARTED + SECOND,
+    contract.AUDIO_LAST: STARTED + 2 * SECOND,
+}
+_SERVER, _CLIENT = Direction.SERVER, Direction.CLIENT
+
+_EVENTS: Final[list[tuple[str, Stream, Direction, Any, bool, dict[str, int]]]] = [
+    ("a session, with content off", ROOT, _SERVER, _SESSION_CREATED, False, {}),
+    ("the same, with content on", ROOT, _SERVER, _SESSION_CREATED, True, {}),
+    ("a stream with a chosen id", CHOSEN, _SERVER, {"type": "input_audio_buffer.speech_started", "event_id": "event_2",
+     "item_id": "item_1", "audio_start_ms": 812}, False, {}),
+    ("a stream under a parent, not sampled", UNDER_A_PARENT, _SERVER, {"type": "response.created",
+     "event_id": "event_3", "response": {"id": "resp_1", "status": "in_progress", "conversation_id": None}}, False, {}),
+    ("a commit, with the audio appended before it", ROOT, _SERVER, {"type": "input_audio_buffer.committed",
+     "event_id": "event_4", "item_id": "item_1", "previous_item_id": None}, False, _COUNTED_AUDIO),
+    ("a delta of audio: no body", ROOT, _SERVER, {"type": "response.output_audio.delta", "event_id": "event_5",
+     "response_id": "resp_1", "item_id": "item_2", "content_index": 0, "delta": "AAECAwQFBg=="}, True, {}),
+    ("a delta of text is counted in characters", ROOT, _SERVER, {"type": "response.output_audio_transcript.delta",
+     "event_id": "event_6", "response_id": "resp_1", "item_id": "item_2", "delta": "przypływ 🌊"}, True, {}),
+    ("the end of a part whose deltas were not sent", ROOT, _SERVER, {"type": "response.output_audio.done",
+     "event_id": "event_7", "response_id": "resp_1", "item_id": "item_2", "content_index": 0}, False,
+     {contract.DELTA_COUNT: 31, contract.DELTA_SIZE: 96000}),
+    ("the output of a tool", ROOT, _SERVER, {"type": "conversation.item.added", "event_id": "event_8",
+     "previous_item_id": "item_3", "item": {"id": "item_4", "type": "function_call_output", "call_id": "call_1",
+     "output": "High at 14:20."}}, False, {}),
+    ("a transcript, with content off", ROOT, _SERVER, _TRANSCRIPT, False, {}),
+    ("the same, with content on", ROOT, _SERVER, _TRANSCRIPT, True, {}),
+    ("an unknown event, with content off", ROOT, _SERVER, _UNKNOWN, False, {}),
+    ("the same, with content on", ROOT, _SERVER, _UNKNOWN, True, {}),
+    ("audio and data URIs of the client, with content off", ROOT, _CLIENT, _IMAGE, False, {}),
+    ("the same, with content on: still no audio and no data", ROOT, _CLIENT, _IMAGE, True, {}),
+    ("a response that failed", ROOT, _SERVER, _FAILED, False, {}),
+    ("a complete call", ROOT, _SERVER, _ARGUMENTS, False, {}),
+    ("the same, with content on", ROOT, _SERVER, _ARGUMENTS, True, {}),
+    ("ids that are absent, empty or of another shape", ROOT, _SERVER, _ODD_IDS, False, {}),
+    ("an error", ROOT, _SERVER, {"type": "error", "event_id": "event_15", "error": {"type": "invalid_request_error",
+     "code": "invalid_value", "message": "Jadwiga is no voice.", "param": "session.audio.output.voice",
+     "event_id": "event_mine_2"}}, False, {}),
+    ("limits", ROOT, _SERVER, {"type": "rate_limits.updated", "event_id": "event_16", "rate_limits": [
+     {"name": "requests", "limit": 1000, "remaining": 999, "reset_seconds": 0.06}]}, False, {}),
+    ("keys that are no names of fields, with content off", ROOT, _SERVER, {"type": "session.measured", "by name":
+     {"Jadwiga": 1}}, False, {}),
+    ("a type that is none", ROOT, _SERVER, {"type": "dear diary", "event_id": "event_17"}, True, {}),
+    ("an event that is no object", ROOT, _SERVER, ["dear", "diary"], False, {}),
+    ("numbers of more than 64 bits", ROOT, _SERVER, {"type": "session.measured", "small": -9223372036854775808,
+     "large": 9223372036854775808, "half": 0.5}, False, {}),
+    ("base64 that nobody calls audio", ROOT, _SERVER, {"type": "session.measured", "wave": "QUJD" * 256}, True, {}),
+    ("a string that is cut, with content on", ROOT, _SERVER, _LONG, True, {}),
+]  # fmt: skip
+
+
+def _event(
+    about: str, stream: Stream, direction: Direction, event: Any, content: bool, extra: dict[str, int]
+) -> dict[str, Any]:
+    encoder = RecordEncoder(stream, content=content)
+    record = encoder.event(event, direction=direction, seq=7, time=STARTED + 3 * SECOND, extra=extra)
+    return {
+        "about": about,
+        "given": {
+            "stream": _described(stream),
+            "content": content,
+            "direction": direction,
+            "seq": "7",
+            "time": str(STARTED + 3 * SECOND),
+            "counted": {name: str(count) for name, count in extra.items()},
+            "event": event,
+        },
+        "record": _as_json(record),
+    }
+
+
+# --- Facts and logs -------------------------------------------------------------------------------------------------
+
+_OPENING: Final = {
+    "framework": "openai-agents",
+    "framework_version": "0.24.0",
+    "emitter": "realtime-otel-python",
+    "emitter_version": "0.1.0",
+    "deltas": "all",
+    "content": False,
+    "client_events": True,
+    "late": False,
+    "attributes": {"tenant": "north", "attempt": 2},
+    "links": [{"trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331"}],
+}
+
+_FACTS: Final[list[tuple[Fact, Stream, dict[str, Any], str, str]]] = [
+    (Fact.STREAM_OPENED, CHOSEN, _OPENING, "", ""),
+    (Fact.HEARTBEAT, ROOT, {}, "", ""),
+    (Fact.TOOL_STARTED, ROOT, {}, "call_1", "get_tide"),
+    (Fact.TOOL_FINISHED, ROOT, {}, "call_1", "get_tide"),
+    (Fact.TOOL_FINISHED, ROOT, {"error_type": "TimeoutError"}, NOT_AN_ID, "get tide"),
+    (Fact.RECORDS_DROPPED, ROOT, {"ranges": [[8, 11], [15, 15]]}, "", ""),
+    (Fact.ANNOTATION, ROOT, {"attributes": {"outcome": "solved", "score": 4.5}}, "", ""),
+    (Fact.AGENT_HANDED_OFF, ROOT, {"from": "reception", "to": "tides"}, "", ""),
+    (Fact.GUARDRAIL_TRIPPED, ROOT, {"guardrails": ["no_weather"]}, "", ""),
+    (Fact.AUDIO_INTERRUPTED, ROOT, {"item_id": "item_2", "played_ms": 1200}, "", ""),
+    (Fact.STREAM_CLOSED, ROOT, {"reason": Closed.SESSION_CLOSED, "code": 1000}, "", ""),
+    (Fact.STREAM_CLOSED, ROOT, {"reason": Closed.DISCONNECTED, "code": 1006, "error_type": "ConnectionClosedError"},
+     "", ""),
+]  # fmt: skip
+
+
+def _fact(fact: Fact, stream: Stream, body: dict[str, Any], call_id: str, tool_name: str) -> dict[str, Any]:
+    record = RecordEncoder(stream, agent_name="reception").fact(
+        fact, body, seq=7, time=STARTED + 3 * SECOND, call_id=call_id, tool_name=tool_name
+    )
+    return {
+        "given": {
+            "stream": _described(stream),
+            "agent_name": "reception",
+            "fact": fact,
+            "call_id": call_id,
+            "tool_name": tool_name,
+            "seq": "7",
+            "time": str(STARTED + 3 * SECOND),
+            "body": body,
+        },
+        "record": _as_json(record),
+    }
+
+
+def _tool_log() -> dict[str, Any]:
+    span_id = contract.span_id(Kind.TOOL, DRAWN, "call_1")
+    trace_id, number = int.from_bytes(ROOT.trace_id, "big"), int.from_bytes(span_id, "big")
+    log = ToolLog(
+        message="asking the tide gauge",
+        severity_number=9,
+        severity_text="INFO",
+        call_id="call_1",
+        span=SpanContext(trace_id, number, is_remote=True, trace_flags=TraceFlags(1)),
+    )
+    return {
+        "given": {
+            "stream": _described(ROOT),
+            "call_id": "call_1",
+            "span_id": span_id.hex(),
+            "message": log.message,
+            "severity_number": 9,
+            "severity_text": "INFO",
+            "seq": "7",
+            "time": str(STARTED + 3 * SECOND),
+        },
+        "record": _as_json(RecordEncoder(ROOT).log(log, seq=7, time=STARTED + 3 * SECOND)),
+    }
+
+
+def _as_json(record: bytes) -> dict[str, Any]:
+    """An encoded LogRecord as OTLP/JSON, whose ids are hexadecimal."""
+    document: dict[str, Any] = MessageToDict(LogRecord.FromString(record), use_integers_for_enums=True)
+    for name in ("traceId", "spanId"):
+        document[name] = base64.b64decode(document[name]).hex()
+    document["attributes"] = sorted(document["attributes"], key=lambda attribute: str(attribute["key"]))
+    return document
+
+
+def text() -> str:
+    """The file's content: a vector a line, so that a change shows which one."""
+    sections = (f"{json.dumps(name)}: {_lines(section)}" for name, section in vectors().items())
+    return "{\n" + ",\n".join(sections) + "\n}\n"
+
+
+def _lines(section: Any) -> str:
+    if not isinstance(section, list):
+        return json.dumps(section, ensure_ascii=False)
+    return "[\n" + ",\n".join("  " + json.dumps(vector, ensure_ascii=False) for vector in section) + "\n]"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text(), encoding="utf-8")

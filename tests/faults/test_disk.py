@@ -1,0 +1,149 @@
+"""The disk: what is on it before an answer goes out, and what happens when it is full."""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from tests.sidecar import (
+    DIRECT,
+    Backend,
+    Client,
+    SidecarProcess,
+    code_of,
+    conversation,
+    one_by_one,
+    retry_delay,
+)
+
+REQUESTS = one_by_one(conversation("traced-stream", turns=4))
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    with Backend() as opened:
+        yield opened
+
+
+# --- Synced before the answer ---------------------------------------------------------------------------------------
+
+
+def _why_no_strace() -> str:
+    if (strace := shutil.which("strace")) is None:
+        return "strace is not installed"
+    tried = subprocess.run([strace, "-D", "-f", "true"], capture_output=True, text=True, check=False)
+    return "" if tried.returncode == 0 and "execve" in tried.stderr else f"strace may not trace here: {tried.stderr}"
+
+
+WHY_NO_STRACE = _why_no_strace()
+
+
+@pytest.mark.skipif(bool(WHY_NO_STRACE), reason=WHY_NO_STRACE)
+def test_a_request_is_written_and_synced_before_its_answer_goes_out(tmp_path: Path, backend: Backend) -> None:
+    """A kill cannot show this, because the page cache outlives the process; a trace of its system calls can."""
+    trace = tmp_path / "trace"
+    calls = "trace=recvmsg,recvfrom,sendmsg,sendto,pwrite64,fsync,fdatasync"
+    tracer = ["strace", "-D", "-f", "-yy", "-s", "8192", "-e", calls, "-o", str(trace)]
+    with SidecarProcess(tmp_path, backend.endpoint, before=tracer) as sidecar, Client(sidecar.port) as client:
+        for request in REQUESTS:
+            client.send(request)
+        sidecar.stop()
+    lines = trace.read_text(errors="replace").splitlines()
+    at = 0
+    for request in REQUESTS:
+        received = _next(lines, at, r"recv(msg|from)\b", *_event_ids(request))
+        written = _next(lines, received, r"pwrite64\(\d+<[^>]*-wal>", *_event_ids(request))
+        synced = _next(lines, written, r"f(data)?sync(\(\d+<[^>]*-wal>| resumed>).*= 0$")
+        answered = _next(lines, received, rf"send(msg|to)\(\d+<[^>]*:{sidecar.port}->", "grpc-status", r"\1\5\0\0\0")
+        assert synced < answered, f"the answer was sent at {answered}, the log synced at {synced} of {trace}"
+        at = answered + 1
+
+
+def _event_ids(request: bytes) -> list[str]:
+    """The ids that stand in this request alone, as strace writes them."""
+    found = re.findall(r'"event_id":"event_(\d+)"', request.decode(errors="replace"))
+    return [f'event_{number}\\"' for number in found]
+
+
+def _next(lines: list[str], first: int, call: str, *any_of: str) -> int:
+    """The place of the next line of the trace with this call, and with one of these texts."""
+    for place, line in enumerate(lines[first:], first):
+        if re.search(rf"^\d+ +(<\.\.\. )?{call}", line) and (not any_of or any(text in line for text in any_of)):
+            return place
+    raise AssertionError(f"behind line {first} there is no {call} with {any_of}")
+
+
+# --- A disk that is full --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def full_disk(sidecar: SidecarProcess) -> Iterator[None]:
+    """The process can make no file longer than its write-ahead log is now: what it writes fails as on a full disk."""
+    log = sidecar.data_dir / "realtime-otel.db-wal"
+    process = sidecar.child.pid
+    before = resource.prlimit(process, resource.RLIMIT_FSIZE)
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (log.stat().st_size, before[1]))
+    yield
+    with suppress(ProcessLookupError):  # the test may have ended it
+        resource.prlimit(process, resource.RLIMIT_FSIZE, before)
+
+
+def health(port: int) -> int:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=DIRECT) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        return int(check(HealthCheckRequest(), timeout=10).status)
+
+
+def wait_for_health(port: int, status: int) -> None:
+    deadline = time.monotonic() + 10
+    while health(port) != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another process's limits can be set on Linux only")
+@pytest.mark.parametrize("ends", ["the disk has room again", "it is killed", "it is stopped"])
+def test_a_full_disk_refuses_requests_loses_none_and_recovers(ends: str, tmp_path: Path, backend: Backend) -> None:
+    with Backend() as other, SidecarProcess(tmp_path / "undisturbed", other.endpoint) as undisturbed:
+        with Client(undisturbed.port) as client:
+            for request in REQUESTS:
+                client.send(request)
+        undisturbed.stop()
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
+        with Client(sidecar.port) as client:
+            for request in REQUESTS[:5]:
+                client.send(request)
+            with full_disk(sidecar):
+                for _ in range(2):
+                    with pytest.raises(grpc.RpcError) as raised:
+                        client.send(REQUESTS[5])
+                    assert code_of(raised.value) is grpc.StatusCode.UNAVAILABLE
+                    assert retry_delay(raised.value) == 1.0
+                wait_for_health(sidecar.port, HealthCheckResponse.NOT_SERVING)
+                if ends == "it is killed":
+                    sidecar.kill()
+                elif ends == "it is stopped":
+                    assert sidecar.stop() == 0
+        if ends != "the disk has room again":
+            sidecar.start()
+        wait_for_health(sidecar.port, HealthCheckResponse.SERVING)
+        with Client(sidecar.port) as client:
+            for request in REQUESTS[5:]:
+                client.send(request)
+        assert sidecar.stop() == 0
+    assert backend.contents == other.contents

@@ -1,0 +1,150 @@
+"""The process: how it starts, refuses to start, says that it is well, and stops."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sidecar import Backend, Client, SidecarProcess, conversation, one_by_one, unavailable
+
+REQUESTS = one_by_one(conversation("one", turns=2))
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    with Backend() as opened:
+        yield opened
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "realtime_otel_sidecar.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly_with_everything_committed_sent_and_checkpointed(
+    number: signal.Signals, tmp_path: Path, backend: Backend
+) -> None:
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar, Client(sidecar.port) as client:
+        for request in REQUESTS[:-1]:
+            client.send(request)
+        sidecar.child.send_signal(number)
+        assert sidecar.wait() == 0
+        assert "stopped; 0 requests of spans are kept for the next start" in sidecar.log
+    with sqlite3.connect(sidecar.data_dir / "realtime-otel.db") as connection:
+        counts = connection.execute("SELECT (SELECT count(*) FROM journal), (SELECT count(*) FROM outbox)").fetchone()
+        checkpoints = connection.execute("SELECT key, ended FROM checkpoints").fetchall()
+    connection.close()
+    assert counts == (0, 0)
+    assert checkpoints == [("one", 0)]
+    assert len(backend.contents) >= 2
+
+
+def test_a_stop_takes_as_long_as_it_may_says_what_is_left_and_a_restart_sends_it(
+    tmp_path: Path, backend: Backend
+) -> None:
+    backend.answer = unavailable()
+    with SidecarProcess(tmp_path, backend.endpoint, "--drain-timeout", "0.5") as sidecar:
+        with Client(sidecar.port) as client:
+            for request in REQUESTS:
+                client.send(request)
+        began = time.monotonic()
+        assert sidecar.stop() == 0
+        assert 0.5 <= time.monotonic() - began < 5
+        left = int(sidecar.log.split("stopped; ")[1].split()[0])
+        assert left > 0
+        backend.answer = lambda _context: b""
+        sidecar.start()
+        backend.wait_until(lambda: len(backend.accepted) > 0)
+
+
+def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path: Path, backend: Backend) -> None:
+    backend.answer = unavailable()
+    with SidecarProcess(tmp_path, backend.endpoint, "--drain-timeout", "60") as sidecar:
+        with Client(sidecar.port) as client:
+            for request in REQUESTS:
+                client.send(request)
+        sidecar.child.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert sidecar.child.poll() is None
+        began = time.monotonic()
+        sidecar.child.send_signal(signal.SIGTERM)
+        assert sidecar.wait() == -signal.SIGTERM
+        assert time.monotonic() - began < 1
+        backend.answer = lambda _context: b""
+        sidecar.start()
+        backend.wait_until(lambda: any(b"realtime_session gpt-realtime" in request for request in backend.accepted))
+
+
+def test_a_second_process_on_the_data_directory_is_refused_clearly(tmp_path: Path, backend: Backend) -> None:
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
+        second = command("sidecar", "--listen", "127.0.0.1:0", "--data-dir", str(sidecar.data_dir))
+    assert second.returncode == 1
+    assert second.stderr == f"realtime-otel: the data directory {sidecar.data_dir} is in use by another process\n"
+
+
+def test_a_kill_frees_the_data_directory(tmp_path: Path, backend: Backend) -> None:
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
+        sidecar.kill()
+        sidecar.start()
+
+
+def test_an_address_in_use_is_refused_clearly(tmp_path: Path, backend: Backend) -> None:
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
+        address = f"127.0.0.1:{sidecar.port}"
+        second = command("sidecar", "--listen", address, "--data-dir", str(tmp_path / "other"))
+    assert second.returncode == 1
+    assert f"realtime-otel: Failed to bind to address {address}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_database_of_a_newer_version_is_refused_clearly(tmp_path: Path, backend: Backend) -> None:
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
+        sidecar.stop()
+    with sqlite3.connect(sidecar.data_dir / "realtime-otel.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    refused = command("sidecar", "--listen", "127.0.0.1:0", "--data-dir", str(sidecar.data_dir))
+    assert refused.returncode == 1
+    assert "is of version 99, this release reads up to" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_setting_that_cannot_be_used_is_refused_clearly(tmp_path: Path) -> None:
+    refused = command("sidecar", "--settle", "0", "--data-dir", str(tmp_path))
+    assert refused.returncode == 1
+    assert "settle is 0.0; it must be above 0" in refused.stderr
+
+
+def test_the_health_command_says_whether_it_serves(tmp_path: Path, backend: Backend) -> None:
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
+        endpoint = f"127.0.0.1:{sidecar.port}"
+        well = command("health", "--endpoint", endpoint)
+        sidecar.stop()
+        gone = command("health", "--endpoint", endpoint)
+    assert (well.returncode, well.stdout) == (0, "SERVING\n")
+    assert gone.returncode == 1
+    assert f"{endpoint} does not answer" in gone.stderr
+
+
+def test_it_serves_at_once_after_a_crash_and_says_what_it_took_up(tmp_path: Path, backend: Backend) -> None:
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
+        with Client(sidecar.port) as client:
+            client.send(REQUESTS[0])
+        sidecar.kill()
+        sidecar.start()
+        with Client(sidecar.port) as client:
+            client.send(REQUESTS[1], timeout=5)
+        assert "took up 1 open streams and 1 journal rows" in sidecar.log

@@ -1,0 +1,138 @@
+"""The engine in its thread, on a folder of its own, as the sidecar runs it; no network."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from realtime_otel_sidecar.config import Settings
+from realtime_otel_sidecar.engine import Engine, Pending
+from realtime_otel_sidecar.otlp.decode import Broken, decode_request
+from realtime_otel_sidecar.otlp.encode import encode_span
+from realtime_otel_sidecar.stitch.events import Record
+from realtime_otel_sidecar.stitch.stitcher import Stitcher
+from realtime_otel_sidecar.store.database import Database, OutboxReader
+from tests.sidecar import Contents, spans_of
+
+TIMEOUT = 10.0
+STATEMENTS = [
+    (sqlite3.SQLITE_TRANSACTION, "BEGIN"),
+    (sqlite3.SQLITE_TRANSACTION, "COMMIT"),
+    (sqlite3.SQLITE_INSERT, "journal"),
+    (sqlite3.SQLITE_INSERT, "outbox"),
+    (sqlite3.SQLITE_INSERT, "dead_letters"),
+    (sqlite3.SQLITE_INSERT, "checkpoints"),
+    (sqlite3.SQLITE_DELETE, "outbox"),
+    (sqlite3.SQLITE_DELETE, "journal"),
+]
+"""All that a commit writes with, as SQLite's authorizer names it (a test holds this to be so)."""
+STATEMENT_IDS = [
+    "begin",
+    "commit",
+    *(f"insert {table}" for _, table in STATEMENTS[2:6]),
+    "delete outbox",
+    "delete journal",
+]
+
+
+class Rig:
+    """An engine that has recovered, and runs until `stop`."""
+
+    def __init__(self, folder: Path, *, database: type[Database] = Database, **settings: Any) -> None:
+        self.folder = folder
+        self.database = database(folder)
+        self.woken = 0
+        self.engine = Engine(Settings(data_dir=str(folder), **settings), self.database, on_outbox=self._wake)
+        self.engine.recover()
+        self._thread = threading.Thread(target=self.engine.run)
+        self._thread.start()
+
+    def submit(self, request: bytes) -> Future[None]:
+        """Hand in a request, as the receiver does."""
+        decoded = list(decode_request(request))
+        records = [one for one in decoded if isinstance(one, Record)]
+        pending = Pending(request, records, [one for one in decoded if isinstance(one, Broken)])
+        self.engine.submit(pending)
+        return pending.done
+
+    def take(self, *requests: bytes) -> None:
+        """Hand in requests one after the other, each when the one before has been answered."""
+        for request in requests:
+            self.submit(request).result(TIMEOUT)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the database holds now."""
+        with read_only(self.folder) as connection:
+            return connection.execute(query).fetchall()
+
+    def crash(self, to: Path) -> Path:
+        """A copy of the folder as it is now: what a kill would leave."""
+        shutil.copytree(self.folder, to, ignore=shutil.ignore_patterns("*-shm", "lock"))
+        return to
+
+    def stop(self) -> None:
+        self.engine.stop()
+        self._thread.join(TIMEOUT)
+        assert not self._thread.is_alive()
+        self.engine.settle_outbox()
+        self.database.close()
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(f"file:{folder / 'realtime-otel.db'}?mode=ro", uri=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def outbox(folder: Path) -> list[tuple[tuple[bytes, bytes], bytes]]:
+    """All spans in the outbox, in its order."""
+    reader = OutboxReader(folder / "realtime-otel.db")
+    try:
+        rows = reader.after(0, max_bytes=2**40)
+    finally:
+        reader.close()
+    return [span for _, data in rows for span in spans_of(data)]
+
+
+def stitched(requests: list[bytes]) -> Contents:
+    """What the core alone makes of the requests, without store or network."""
+    stitcher, found = Stitcher(), dict[tuple[bytes, bytes], set[bytes]]()
+    for request in requests:
+        for record in decode_request(request):
+            assert isinstance(record, Record)
+            for span in stitcher.feed(record).spans:
+                data = encode_span(span).SerializeToString()
+                found.setdefault((span.trace_id, span.span_id), set()).add(data)
+    return found
+
+
+@contextmanager
+def failing(database: Database, fails: Callable[[int, str], bool]) -> Iterator[None]:
+    """SQLite refuses each statement for which ``fails(action, table or BEGIN or COMMIT)`` is true."""
+
+    def authorize(action: int, argument: str | None, *_more: str | None) -> int:
+        return sqlite3.SQLITE_DENY if fails(action, argument or "") else sqlite3.SQLITE_OK
+
+    database._connection.set_authorizer(authorize)
+    try:
+        yield
+    finally:
+        database._connection.set_authorizer(None)

@@ -1,0 +1,154 @@
+"""Settings: each is a flag, an environment variable, documented, validated, and read."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import realtime_otel_sidecar
+from realtime_otel_sidecar.config import (
+    LARGEST_MESSAGE_MIB,
+    Settings,
+    SettingsError,
+    add_flags,
+    environment_name,
+    settings_from,
+)
+
+SOURCES = Path(realtime_otel_sidecar.__file__).parent
+OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+NAMES = [each.name for each in fields(Settings)]
+OTHER_VALUES: dict[str, Any] = {
+    "listen": "0.0.0.0:5317",
+    "data_dir": "/var/lib/elsewhere",
+    "endpoint": "https://collector:4319",
+    "settle": 1.5,
+    "transcript_wait": 20.0,
+    "gap_wait": 30.0,
+    "max_silence": 60.0,
+    "tombstone_age": 3600.0,
+    "tool_logs": True,
+    "max_message_mib": 16,
+    "drain_timeout": 0.0,
+}
+"""A value for each setting that is not its default."""
+
+
+def settings(*arguments: str, environment: dict[str, str] | None = None) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return settings_from(parser.parse_args(arguments), environment or {})
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def test_without_flags_and_environment_the_defaults_hold() -> None:
+    assert settings() == Settings()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_setting_is_a_flag_and_an_environment_variable_and_the_flag_wins(name: str) -> None:
+    value = OTHER_VALUES[name]
+    arguments = [flag(name)] if value is True else [flag(name), str(value)]
+    variable = f"REALTIME_OTEL_{name.upper()}"
+    assert getattr(settings(*arguments), name) == value
+    assert getattr(settings(environment={variable: str(value)}), name) == value
+    default = str(getattr(Settings(), name))
+    assert getattr(settings(*arguments, environment={variable: default}), name) == value
+    assert value != getattr(Settings(), name)
+
+
+def test_a_switch_can_be_turned_off_by_its_flag() -> None:
+    assert settings("--no-tool-logs", environment={"REALTIME_OTEL_TOOL_LOGS": "true"}).tool_logs is False
+
+
+def test_an_empty_environment_variable_is_none() -> None:
+    assert settings(environment={"REALTIME_OTEL_SETTLE": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settle", "soon"),
+        ("settle", "0"),
+        ("settle", "nan"),
+        ("settle", "inf"),
+        ("settle", "-1"),
+        ("transcript_wait", "1"),
+        ("transcript_wait", "1e300"),
+        ("gap_wait", "0"),
+        ("max_silence", "0"),
+        ("tombstone_age", "-0.1"),
+        ("drain_timeout", "-1"),
+        ("drain_timeout", "nan"),
+        ("max_message_mib", "0"),
+        ("max_message_mib", "1.5"),
+        ("max_message_mib", str(LARGEST_MESSAGE_MIB + 1)),
+        ("tool_logs", "perhaps"),
+        ("data_dir", " "),
+        ("listen", "4317"),
+        ("listen", ":4317"),
+        ("listen", "localhost:http"),
+        ("listen", "localhost:70000"),
+        ("endpoint", "collector"),
+        ("endpoint", "http://collector"),
+        ("endpoint", "grpc://collector:4319"),
+        ("endpoint", "http://collector:4319/v1/traces"),
+        ("endpoint", "http://user@collector:4319"),
+        ("endpoint", "http://collector:port"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_and_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"(?i){name}") as refusal:
+        settings(environment={f"REALTIME_OTEL_{name.upper()}": value})
+    assert len(str(refusal.value)) < 150
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("listen", "[::1]:0"), ("endpoint", "collector:4319"), ("endpoint", "http://[::1]:4319/"), ("drain_timeout", "0")],
+)
+def test_a_value_at_the_edge_is_taken(name: str, value: str) -> None:
+    assert str(getattr(settings(environment={f"REALTIME_OTEL_{name.upper()}": value}), name)).startswith(value)
+
+
+def test_each_setting_is_read_somewhere_beside_its_own_validation() -> None:
+    read: set[str] = set()
+    for source in SOURCES.rglob("*.py"):
+        tree = ast.parse(source.read_text())
+        parts: list[ast.AST] = [tree]
+        holders = ["settings", "self._settings"]
+        if source.name == "config.py":
+            (its_class,) = (node for node in tree.body if getattr(node, "name", "") == "Settings")
+            assert isinstance(its_class, ast.ClassDef)
+            parts = [node for node in its_class.body if getattr(node, "name", "") in ("path", "rules")]
+            holders = ["self"]
+        attributes = (node for part in parts for node in ast.walk(part) if isinstance(node, ast.Attribute))
+        read |= {node.attr for node in attributes if ast.unparse(node.value) in holders}
+    assert set(NAMES) - read == set()
+
+
+def test_each_setting_changes_what_the_core_is_told() -> None:
+    rules, others = Settings().rules, Settings(**OTHER_VALUES).rules
+    assert others.waits.settle == 1_500_000_000
+    assert others.waits.transcript == 20_000_000_000
+    assert others.gap_wait == 30_000_000_000
+    assert others.tombstone_age == 3600_000_000_000
+    assert (rules.tool_logs, others.tool_logs) == (False, True)
+
+
+def test_the_documentation_lists_exactly_the_settings_that_there_are() -> None:
+    rows = [line.split("|")[1:-1] for line in OPERATIONS.read_text().splitlines() if line.startswith("| `--")]
+    documented = [tuple(cell.strip() for cell in row) for row in rows]
+    existing = [
+        (f"`{flag(each.name)}`", f"`{environment_name(each)}`", f"`{each.default}`", each.metadata["help"])
+        for each in fields(Settings)
+    ]
+    assert documented == existing

@@ -1,0 +1,208 @@
+"""Decoding: what is a record of a conversation, what breaks the contract, and what strangers may send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+
+from realtime_otel import contract
+from realtime_otel_sidecar.otlp import decode
+from realtime_otel_sidecar.otlp.decode import LARGEST_TIME, Broken, decode_request
+from realtime_otel_sidecar.stitch.events import Record
+from tests.conversations import STARTED, Logged, server
+from tests.sidecar import conversation, one_by_one, record
+
+STARTED_SPEAKING = server("input_audio_buffer.speech_started", event_id="event_1", item_id="item_1", audio_start_ms=5)
+SPEECH = record([STARTED_SPEAKING], chosen=True)
+
+
+def request_of(change: Callable[[LogRecord], object] = lambda _: None) -> bytes:
+    """A request of one event, which the test may change."""
+    return changed(SPEECH.request(), change)
+
+
+def log_request_of(change: Callable[[LogRecord], object] = lambda _: None) -> bytes:
+    """A request of one line that a tool has logged."""
+    return changed(record([Logged("hello", "call_1")]).request(), change)
+
+
+def changed(data: bytes, change: Callable[[LogRecord], object]) -> bytes:
+    request = ExportLogsServiceRequest.FromString(data)
+    change(request.resource_logs[0].scope_logs[0].log_records[0])
+    return request.SerializeToString()
+
+
+def put(key: str, value: AnyValue | None) -> Callable[[LogRecord], object]:
+    """Give the record this attribute, or take it away."""
+
+    def change(record: LogRecord) -> None:
+        kept = [pair for pair in record.attributes if pair.key != key]
+        del record.attributes[:]
+        record.attributes.extend(kept)
+        if value is not None:
+            record.attributes.append(KeyValue(key=key, value=value))
+
+    return change
+
+
+def assign(**fields: object) -> Callable[[LogRecord], object]:
+    def change(record: LogRecord) -> None:
+        for name, value in fields.items():
+            setattr(record, name, value)
+
+    return change
+
+
+def one(data: bytes) -> Record | Broken:
+    (decoded,) = decode_request(data)
+    return decoded
+
+
+def record_of(data: bytes) -> Record:
+    decoded = one(data)
+    assert isinstance(decoded, Record)
+    return decoded
+
+
+def test_an_event_comes_through_as_the_emitter_stated_it() -> None:
+    taken = record_of(SPEECH.request())
+    assert taken == Record(
+        type="input_audio_buffer.speech_started",
+        time=STARTED + 10_000_000,
+        stream_id="stream",
+        chosen=True,
+        emitter_id="of-stream",
+        seq=0,
+        started=STARTED,
+        direction="server",
+        trace_id=SPEECH.stream.trace_id,
+        sampled=True,
+        resource=taken.resource,
+        event_id="event_1",
+        item_id="item_1",
+        body=taken.body,
+    )
+    assert (taken.resource.encoded, taken.resource.service) == (SPEECH.resource, "agent-stream")
+    assert '"audio_start_ms":5' in taken.body
+
+
+def test_every_record_of_a_conversation_decodes_in_its_order() -> None:
+    told = conversation("whole", turns=4)
+    decoded = [each for request in one_by_one(told) for each in decode_request(request)]
+    assert [each.seq for each in decoded if isinstance(each, Record)] == list(range(len(told.records)))
+
+
+def test_the_log_of_a_tool_is_a_log_line() -> None:
+    line = record_of(log_request_of())
+    assert line.log is not None
+    assert (line.type, line.seq, line.call_id, line.body) == ("", 0, "call_1", "")
+    assert (line.log.message, line.log.severity, line.log.logger) == ("hello", "INFO", "realtime-otel")
+
+
+def test_records_of_other_services_are_passed_over() -> None:
+    own_log = log_request_of(put(contract.STREAM_ID, None))
+    assert list(decode_request(own_log)) == []
+    assert list(decode_request(log_request_of(put(contract.STREAM_ID, AnyValue(int_value=5))))) == []
+    assert list(decode_request(b"")) == []
+
+
+INTEGER, TEXT = AnyValue(int_value=7), AnyValue(string_value="7")
+BROKEN = {
+    "without a stream id": put(contract.STREAM_ID, None),
+    "a stream id that is no text": put(contract.STREAM_ID, INTEGER),
+    "an empty stream id": put(contract.STREAM_ID, AnyValue(string_value="")),
+    "without a version": put(contract.CONTRACT, None),
+    "a version of the future": put(contract.CONTRACT, AnyValue(int_value=contract.VERSION + 1)),
+    "version nought": put(contract.CONTRACT, AnyValue(int_value=0)),
+    "a version that is true": put(contract.CONTRACT, AnyValue(bool_value=True)),
+    "a version of a megabyte": put(contract.CONTRACT, AnyValue(string_value="1" * 2**20)),
+    "without a start": put(contract.STREAM_STARTED, None),
+    "a start before 1970": put(contract.STREAM_STARTED, AnyValue(int_value=-1)),
+    "a start that is text": put(contract.STREAM_STARTED, TEXT),
+    "a number that is text": put(contract.SEQ, TEXT),
+    "a number that is an array": put(contract.SEQ, AnyValue(array_value=ArrayValue(values=[INTEGER]))),
+    "a number below nought": put(contract.SEQ, AnyValue(int_value=-1)),
+    "without a time": assign(time_unix_nano=0, observed_time_unix_nano=5),
+    "a time beyond all sums": assign(time_unix_nano=2**64 - 1),
+    "without a trace id": assign(trace_id=b""),
+    "a trace id of zeros": assign(trace_id=bytes(16)),
+    "a short trace id": assign(trace_id=b"12345678"),
+    "a name of a megabyte": lambda record: (
+        put(contract.STREAM_ID, None)(record),
+        assign(event_name="openai.realtime." + "a" * 2**20)(record),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_an_event_that_breaks_the_contract_is_told_apart_with_a_short_reason(
+    change: Callable[[LogRecord], object],
+) -> None:
+    broken = one(request_of(change))
+    assert isinstance(broken, Broken)
+    assert 0 < len(broken.reason) < 250
+    assert LogRecord.FromString(broken.encoded).event_name.startswith("openai.realtime.")
+
+
+def test_only_the_record_that_breaks_the_contract_is_told_apart() -> None:
+    mixed = request_of() + request_of(put(contract.SEQ, TEXT)) + log_request_of()
+    assert [type(decoded) for decoded in decode_request(mixed)] == [Record, Broken, Record]
+
+
+LACKING = {name: change for name, change in BROKEN.items() if "stream id" not in name and "megabyte" not in name}
+
+
+@pytest.mark.parametrize("change", LACKING.values(), ids=LACKING)
+def test_a_log_line_is_never_rejected_but_loses_its_number(change: Callable[[LogRecord], object]) -> None:
+    line = record_of(log_request_of(change))
+    assert line.seq == -1
+    assert 0 <= line.time <= LARGEST_TIME
+    assert line.started >= 0
+
+
+def test_an_event_without_number_is_taken() -> None:
+    assert record_of(request_of(put(contract.SEQ, None))).seq == -1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("00f067aa0ba902b7", bytes.fromhex("00f067aa0ba902b7")),
+        ("0000000000000000", b""),
+        ("00f067aa0ba902", b""),
+        ("not hexadecimal!", b""),
+        ("", b""),
+    ],
+)
+def test_a_parent_that_is_no_span_id_is_none(text: str, expected: bytes) -> None:
+    data = request_of(put(contract.PARENT_SPAN_ID, AnyValue(string_value=text)))
+    assert record_of(data).parent_span_id == expected
+
+
+def test_sizes_and_times_that_cannot_be_are_kept_within_bounds() -> None:
+    assert record_of(request_of(put(contract.DELTA_SIZE, AnyValue(int_value=2**62)))).delta_size == 2**32
+    assert record_of(request_of(put(contract.DELTA_SIZE, AnyValue(int_value=-1)))).delta_size == 0
+    assert record_of(request_of(put(contract.AUDIO_FIRST, AnyValue(int_value=-1)))).audio_first == 0
+
+
+def test_the_sampling_decision_is_the_records_own() -> None:
+    assert record_of(request_of(assign(flags=0x00))).sampled is False
+    assert record_of(request_of(assign(flags=0x301))).sampled is True
+
+
+def test_a_defect_of_ours_costs_the_record_and_not_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_text", lambda _values, _key: 1 // 0)
+    broken = one(request_of())
+    assert isinstance(broken, Broken)
+    assert broken.reason.startswith("internal error")
+
+
+@pytest.mark.parametrize("data", [b"\xff", request_of()[:-3], b"not protobuf at all"])
+def test_bytes_that_are_no_request_are_an_error(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        list(decode_request(data))

@@ -1,0 +1,572 @@
+"""The engine: what is answered when, what a crash and a restart change (nothing), and what a defect costs."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from realtime_otel.contract import STREAM_ID, Fact
+from realtime_otel_sidecar import engine as engine_module
+from realtime_otel_sidecar.engine import Engine, Unavailable
+from realtime_otel_sidecar.otlp.encode import encode_spans
+from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
+from realtime_otel_sidecar.store.database import Batch, Database
+from tests.conversations import closed, fact, opened, response_created, response_done, server
+from tests.sidecar import contents, conversation, interleaved, one_by_one, record
+from tests.unit.sidecar.rig import STATEMENT_IDS, STATEMENTS, TIMEOUT, Rig, failing, outbox, stitched
+
+ONE = conversation("one", turns=3)
+THREE = [conversation("a", turns=2), conversation("b", turns=3, chosen=True), conversation("c", turns=2)]
+
+
+class Gate(Database):
+    """A database whose commits wait until the test lets them through."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Event()
+        self.batches: list[Batch] = []
+
+    def commit(self, batch: Batch) -> None:
+        self.entered.set()
+        assert self.open.wait(TIMEOUT)
+        super().commit(batch)
+        self.batches.append(batch)
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Any:
+    with Rig(tmp_path / "data", database=Gate) as rig:
+        yield rig
+
+
+def gate_of(rig: Rig) -> Gate:
+    assert isinstance(rig.database, Gate)
+    return rig.database
+
+
+def broken_request() -> bytes:
+    """A request with one record of a conversation that has no stream id."""
+    request = ExportLogsServiceRequest.FromString(ONE.request(0, 1))
+    record = request.resource_logs[0].scope_logs[0].log_records[0]
+    kept = [pair for pair in record.attributes if pair.key != STREAM_ID]
+    del record.attributes[:]
+    record.attributes.extend(kept)
+    return request.SerializeToString()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.005)
+
+
+# --- What is answered when ------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_answered_only_after_its_commit(gated: Rig) -> None:
+    gate = gate_of(gated)
+    gate.open.clear()
+    answer = gated.submit(ONE.request(0, 3))
+    assert gate.entered.wait(TIMEOUT)
+    assert not answer.done()
+    gate.open.set()
+    answer.result(TIMEOUT)
+    assert gated.rows("SELECT kind FROM journal") == [("request",)]
+
+
+def test_requests_that_wait_together_share_a_commit(gated: Rig) -> None:
+    gate = gate_of(gated)
+    gate.open.clear()
+    answers = [gated.submit(ONE.request(0, 1))]
+    assert gate.entered.wait(TIMEOUT)
+    answers += [gated.submit(request) for request in one_by_one(ONE, 1)[1:20]]
+    gate.open.set()
+    for answer in answers:
+        answer.result(TIMEOUT)
+    assert [len(batch.journal) for batch in gate.batches] == [1, 19]
+
+
+def test_a_group_ends_at_its_size_so_that_the_first_does_not_wait_for_the_last(
+    gated: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "GROUP_BYTES", 1)
+    gate = gate_of(gated)
+    gate.open.clear()
+    answers = [gated.submit(request) for request in one_by_one(ONE, 1)[:4]]
+    gate.open.set()
+    for answer in answers:
+        answer.result(TIMEOUT)
+    assert [len(batch.journal) for batch in gate.batches] == [1, 1, 1, 1]
+
+
+def test_the_spans_are_those_of_the_core_byte_for_byte(tmp_path: Path) -> None:
+    requests = interleaved(THREE)
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*requests)
+        found = outbox(rig.folder)
+    assert len(found) > 20
+    assert {key: {data} for key, data in found} == stitched(requests)
+    assert rig.woken
+
+
+def test_a_stream_that_is_not_sampled_puts_nothing_out(tmp_path: Path) -> None:
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*one_by_one(conversation("quiet", sampled=False)))
+        assert outbox(rig.folder) == []
+        assert set(rig.rows("SELECT outputs FROM journal")) == {(b"",)}
+
+
+def test_records_that_break_the_contract_are_kept_and_not_journaled(tmp_path: Path) -> None:
+    with Rig(tmp_path / "data") as rig:
+        rig.take(broken_request())
+        assert rig.rows("SELECT count(*) FROM journal") == [(0,)]
+        ((reason, _),) = rig.database.dead_letters()
+    assert "without openai.realtime.stream.id" in reason
+
+
+def test_what_was_acknowledged_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*one_by_one(ONE))
+        ids = [row for (row,) in rig.rows("SELECT id FROM outbox ORDER BY id")]
+        rig.engine.acknowledge(ids[1])
+        eventually(lambda: rig.rows("SELECT id FROM outbox ORDER BY id") == [(row,) for row in ids[2:]])
+
+
+def test_an_acknowledgement_during_a_commit_is_not_forgotten(gated: Rig) -> None:
+    gate = gate_of(gated)
+    gated.take(*one_by_one(ONE))
+    gate.open.clear()
+    gate.entered.clear()
+    answer = gated.submit(ONE.request(0, 1))
+    assert gate.entered.wait(TIMEOUT)
+    gated.engine.acknowledge(gated.rows("SELECT max(id) FROM outbox")[0][0])
+    gate.open.set()
+    answer.result(TIMEOUT)
+    eventually(lambda: gated.rows("SELECT count(*) FROM outbox") == [(0,)])
+
+
+# --- A disk that fails ----------------------------------------------------------------------------------------------
+
+WRITES = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_UPDATE}
+BEFORE = one_by_one(conversation("before"))
+
+
+def deliver(rig: Rig, request: bytes) -> int:
+    """Send as a collector does, again until it is taken; how often it was refused."""
+    refused = 0
+    while True:
+        try:
+            rig.take(request)
+        except Unavailable:
+            refused += 1
+            time.sleep(0.005)
+        else:
+            return refused
+
+
+def use_every_statement(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead letter, an acknowledgement, and with each commit a checkpoint."""
+    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 1)
+    rig.engine.acknowledge(rig.rows("SELECT min(id) FROM outbox")[0][0])
+    for request in [broken_request(), *one_by_one(ONE)]:
+        deliver(rig, request)
+
+
+def test_the_statements_that_the_next_tests_fail_are_all_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[int, str]] = set()
+
+    def note(action: int, argument: str) -> bool:
+        if action in WRITES and not argument.startswith("sqlite_"):
+            seen.add((action, argument))
+        return False
+
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*BEFORE)
+        with failing(rig.database, note):
+            use_every_statement(rig, monkeypatch)
+    assert seen - {(sqlite3.SQLITE_DELETE, "checkpoints")} == set(STATEMENTS)  # the one left out belongs to REPLACE
+
+
+@pytest.mark.parametrize(("action", "argument"), STATEMENTS, ids=STATEMENT_IDS)
+def test_a_statement_that_fails_costs_nothing_but_a_retry(
+    action: int, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [True, True]
+
+    def twice(*statement: Any) -> bool:
+        return statement == (action, argument) and bool(failures) and failures.pop()
+
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*BEFORE)
+        sent = {key for key, _ in outbox(rig.folder)[:1]}
+        with failing(rig.database, twice):
+            use_every_statement(rig, monkeypatch)
+        assert not failures
+        found = outbox(rig.folder)
+        assert [reason for reason, _ in rig.database.dead_letters() if "without" in reason]
+    wanted = stitched([*BEFORE, ONE.request()])
+    assert {key: {data} for key, data in found} == {key: wanted[key] for key in wanted.keys() - sent}
+    assert len(found) == len(wanted) - len(sent), "nothing was put out twice"
+
+
+def test_while_a_commit_fails_requests_are_refused_and_not_fed(tmp_path: Path) -> None:
+    requests = one_by_one(ONE)
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*requests[:3])
+        with failing(rig.database, lambda *statement: statement == (sqlite3.SQLITE_TRANSACTION, "COMMIT")):
+            for request in requests[3:6]:
+                with pytest.raises(Unavailable, match="cannot be written") as refusal:
+                    rig.take(request)
+                assert refusal.value.retry_after > 0
+                assert not rig.engine.serving
+            assert rig.rows("SELECT count(*) FROM journal") == [(3,)]
+        eventually(lambda: rig.engine.serving)
+        assert rig.rows("SELECT count(*) FROM journal") == [(4,)], "only the one that was fed"
+        rig.take(*requests[3:])
+        found = outbox(rig.folder)
+    assert {key: {data} for key, data in found} == stitched(requests)
+
+
+def test_a_stop_while_the_disk_fails_saves_no_state_that_is_ahead_of_the_journal(tmp_path: Path) -> None:
+    requests = one_by_one(ONE)
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*requests[:-1])
+        with failing(rig.database, lambda *statement: statement == (sqlite3.SQLITE_INSERT, "journal")):
+            with pytest.raises(Unavailable):
+                rig.take(requests[-1])
+            rig.engine.stop()
+            eventually(lambda: not rig._thread.is_alive())
+    with Rig(tmp_path / "data") as rig:
+        rig.take(requests[-1])
+        found = outbox(rig.folder)
+    assert {key: {data} for key, data in found} == stitched(requests)
+
+
+def test_what_was_sent_meanwhile_makes_room_for_a_commit_that_found_none(tmp_path: Path) -> None:
+    requests = one_by_one(conversation("long", turns=12))
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*requests)
+        (pages,) = rig.database._connection.execute("PRAGMA page_count").fetchone()
+        rig.database._connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+        more = (rig.submit(conversation(f"more-{number}", turns=1).request()) for number in range(100))
+        assert any(isinstance(answer.exception(TIMEOUT), Unavailable) for answer in more)
+        rig.engine.acknowledge(rig.rows("SELECT max(id) FROM outbox")[0][0])
+        eventually(lambda: rig.engine.serving)
+
+
+# --- Crash and restart ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [4, 10_000], ids=["checkpointed", "journal alone"])
+def test_a_crash_after_any_request_changes_no_span_and_puts_none_out_twice(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", rows)
+    requests = interleaved(THREE, size=4)
+    wanted = {key: data for key, (data,) in stitched(requests).items()}
+    with Rig(tmp_path / "data") as first:
+        for position, request in enumerate(requests):
+            first.take(request)
+            with Rig(first.crash(tmp_path / f"crash-{position}")) as second:
+                second.take(*requests[position:])  # the answer to the last one may have been lost
+                found = outbox(second.folder)
+            assert dict(found) == wanted
+            assert len(found) == len(wanted)
+
+
+def test_a_crash_after_each_request_of_one_run_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 3)
+    requests = interleaved(THREE)
+    folder = tmp_path / "data"
+    for position, request in enumerate(requests):
+        with Rig(folder) as rig:
+            rig.take(request)
+            folder = rig.crash(tmp_path / f"crash-{position}")
+    found = outbox(folder)
+    assert {key: {data} for key, data in found} == stitched(requests)
+    assert len(found) == len(dict(found))
+
+
+def test_a_clean_stop_leaves_no_journal_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    requests = interleaved(THREE)
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*requests[:20])
+    with Rig(tmp_path / "data") as rig:
+        assert rig.rows("SELECT count(*) FROM journal") == [(0,)]
+        rig.take(*requests[20:])
+        found = outbox(rig.folder)
+    assert {key: {data} for key, data in found} == stitched(requests)
+
+
+def test_recovery_feeds_only_what_no_checkpoint_contains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 6)
+    monkeypatch.setattr(engine_module, "CHECKPOINTS", 1)
+    recordings = [conversation(f"stream-{number}", turns=1) for number in range(8)]
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*(b"".join(recording.request(at, at + 1) for recording in recordings) for at in range(8)))
+        contained = dict(rig.rows("SELECT key, position FROM checkpoints"))
+        assert 0 < len(contained) < len(recordings)
+        assert rig.rows("SELECT count(*) FROM journal") == [(8,)], "a stream without a checkpoint needs it all"
+        folder = rig.crash(tmp_path / "crash")
+    fed: list[str] = []
+    feed = Stitcher.feed
+
+    def note(core: Stitcher, record: Any) -> Outcome:
+        fed.append(record.stream_id)
+        return feed(core, record)
+
+    monkeypatch.setattr(Stitcher, "feed", note)
+    with Rig(folder):
+        pass
+    assert Counter(fed) == Counter(
+        {recording.stream.id: 8 - contained.get(recording.stream.id, 0) for recording in recordings}
+    )
+
+
+def test_the_journal_stays_short_however_long_a_conversation_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 10)
+    monkeypatch.setattr(engine_module, "CHECKPOINTS", 1)
+    with Rig(tmp_path / "data") as rig:
+        for request in interleaved([conversation(f"stream-{number}", turns=5) for number in range(12)]):
+            rig.take(request)
+            ((rows,),) = rig.rows("SELECT count(*) FROM journal")
+            assert rows <= 2 * 10 + 1
+    assert rows > 0
+
+
+def test_the_journal_stays_small_however_large_requests_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "CHECKPOINTS", 1)
+    request = conversation("large", turns=10).request
+    monkeypatch.setattr(engine_module, "JOURNAL_BYTES", 10 * len(request(0, 10)))
+    with Rig(tmp_path / "data") as rig:
+        for at in range(0, 90, 10):
+            for number in range(12):
+                rig.take(conversation(f"large-{number}", turns=10).request(at, at + 10))
+                ((size,),) = rig.rows("SELECT coalesce(sum(length(data)), 0) FROM journal")
+                assert size <= 25 * len(request(0, 10))
+
+
+def test_checkpoints_are_written_in_small_slices(gated: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 100)
+    for number in range(300):
+        gated.take(conversation(f"stream-{number}", turns=1).request(0, 2))
+    assert max(len(batch.checkpoints) for batch in gate_of(gated).batches) <= 8
+
+
+def test_other_settings_after_a_crash_put_nothing_out_again(tmp_path: Path) -> None:
+    requests = interleaved(THREE)
+    with Rig(tmp_path / "data", settle=3.0) as rig:
+        rig.take(*requests[:30])
+        before = dict(outbox(rig.folder))
+        folders = [rig.crash(tmp_path / name) for name in ("sooner", "later")]
+    for folder, settle in zip(folders, (0.5, 9.0), strict=True):
+        with Rig(folder, settle=settle) as rig:
+            crashed_again = rig.crash(tmp_path / f"{folder.name}-again")
+        with Rig(crashed_again, settle=settle) as rig:
+            rig.take(*requests[30:])
+            found = outbox(rig.folder)
+        assert len(found) == len(dict(found))
+        assert dict(found).keys() == stitched(requests).keys()
+        assert before.items() <= dict(found).items()
+
+
+# --- The wall clock -------------------------------------------------------------------------------------------------
+
+
+def open_streams(rig: Rig) -> set[str]:
+    return set(rig.engine._stitcher.streams)
+
+
+def test_a_stream_that_has_fallen_silent_is_ended_once_and_a_replay_does_the_same(tmp_path: Path) -> None:
+    with Rig(tmp_path / "data", max_silence=0.1) as rig:
+        rig.take(ONE.request(0, 8))
+        eventually(lambda: not open_streams(rig))
+        eventually(lambda: rig.rows("SELECT kind FROM journal") == [("request",), ("tick",)])
+        found = outbox(rig.folder)
+        folder = rig.crash(tmp_path / "crash")
+    with Rig(folder) as rig:
+        assert not open_streams(rig)
+        assert outbox(rig.folder) == found
+        rig.take(ONE.request(8, 10))
+        assert {reason for reason, _ in rig.database.dead_letters()} == {"after_close"}
+    assert len(found) >= 2
+
+
+def request_with_gap() -> bytes:
+    """A whole stream of a few milliseconds, without its second record."""
+    facts = (Fact.STREAM_OPENED, Fact.HEARTBEAT, Fact.HEARTBEAT, Fact.STREAM_CLOSED)
+    short = record([fact(each)._replace(after=0.001) for each in facts])
+    return short.request(0, 1) + short.request(2)
+
+
+def test_a_gap_before_the_close_is_waited_for_and_then_given_up(tmp_path: Path) -> None:
+    with Rig(tmp_path / "data", gap_wait=0.1) as rig:
+        rig.take(request_with_gap())
+        eventually(lambda: not open_streams(rig))
+        eventually(lambda: rig.rows("SELECT kind FROM journal") == [("request",), ("tick",)])
+        found = outbox(rig.folder)
+        folder = rig.crash(tmp_path / "crash")
+    with Rig(folder, gap_wait=0.1) as rig:
+        assert outbox(rig.folder) == found
+    assert any(b"openai.realtime.records.missing" in data for _, data in found)
+
+
+def test_a_restart_waits_for_the_gap_before_a_close_again(tmp_path: Path) -> None:
+    with Rig(tmp_path / "data") as rig:
+        rig.take(request_with_gap())
+        folder = rig.crash(tmp_path / "crash")
+    with Rig(folder, gap_wait=0.1) as rig:
+        eventually(lambda: not open_streams(rig))
+
+
+# --- Defects, and the end -------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_fails_answers_all_who_wait(gated: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = gate_of(gated)
+    gate.open.clear()
+    answers = [gated.submit(ONE.request(0, 1))]
+    assert gate.entered.wait(TIMEOUT)
+    answers += [gated.submit(ONE.request(1, 2)), gated.submit(ONE.request(2, 3))]
+    monkeypatch.setattr(gated.engine, "_take", lambda _group: 1 // 0)
+    gate.open.set()
+    answers[0].result(TIMEOUT)
+    for answer in answers[1:]:
+        with pytest.raises(Unavailable):
+            answer.result(TIMEOUT)
+    eventually(lambda: gated.engine.failed)
+    with pytest.raises(Unavailable):
+        gated.take(ONE.request(3, 4))
+
+
+def test_no_request_is_left_without_an_answer_when_the_engine_stops(tmp_path: Path) -> None:
+    answers: list[Future[None]] = []
+    rig = Rig(tmp_path / "data")
+
+    def keep_sending() -> None:
+        answers.extend(rig.submit(ONE.request(0, 1)) for _ in range(400))
+
+    senders = [threading.Thread(target=keep_sending) for _ in range(3)]
+    for sender in senders:
+        sender.start()
+    rig.stop()
+    for sender in senders:
+        sender.join()
+    for answer in answers:
+        assert isinstance(answer.exception(TIMEOUT), Unavailable | None)
+
+
+def test_a_request_that_comes_at_the_very_moment_of_the_end_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path / "data")
+    rig.stop()
+    monkeypatch.setattr(Engine, "serving", True)  # as it was when the request looked
+    with pytest.raises(Unavailable, match="stopping"):
+        rig.take(ONE.request(0, 1))
+
+
+def test_a_record_on_which_the_core_fails_costs_that_record_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = Stitcher.feed
+
+    def fails_on_one(core: Stitcher, record: Any) -> Outcome:
+        if record.type == Fact.HEARTBEAT:
+            raise RuntimeError("a defect")
+        return feed(core, record)
+
+    monkeypatch.setattr(Stitcher, "feed", fails_on_one)
+    poisoned = record([fact(Fact.HEARTBEAT)], "poisoned")
+    with Rig(tmp_path / "data") as rig:
+        rig.take(poisoned.request(), *one_by_one(ONE))
+        found = outbox(rig.folder)
+        assert rig.database.dead_letters() == [("internal_error", "poisoned")]
+        assert rig.engine.serving
+    assert {key: {data} for key, data in found} == stitched([ONE.request()])
+
+
+def test_a_stream_on_whose_silence_the_core_fails_does_not_end_the_sidecar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stitcher, "tick", lambda _core, _key: 1 // 0)
+    with Rig(tmp_path / "data", max_silence=0.05) as rig:
+        rig.take(ONE.request(0, 3))
+        eventually(lambda: rig.rows("SELECT kind FROM journal") == [("request",), ("tick",)])
+        rig.take(ONE.request(3, 6))
+        assert rig.engine.serving
+
+
+def test_a_state_that_cannot_be_written_does_not_end_the_sidecar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = Stitcher.snapshot
+
+    def fails_on_one(core: Stitcher, key: str) -> bytes:
+        if key == "one" and key in core.streams:
+            raise OverflowError("a defect")
+        return snapshot(core, key)
+
+    monkeypatch.setattr(Stitcher, "snapshot", fails_on_one)
+    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 2)
+    requests = interleaved([ONE, conversation("other", turns=6)])
+    with Rig(tmp_path / "data") as rig:
+        for position, request in enumerate(requests):
+            rig.take(request)
+            if position == 15:
+                folder = rig.crash(tmp_path / "crash")
+        assert rig.rows("SELECT count(*) FROM journal")[0][0] < 5, "the journal is cut when that stream has ended"
+    with Rig(folder) as rig:
+        rig.take(*requests[16:])
+        found = outbox(rig.folder)
+    assert {key: {data} for key, data in found} == stitched(requests)
+
+
+def test_a_span_that_cannot_be_encoded_becomes_a_dead_letter_and_the_others_go_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_on_one(spans: Any) -> Any:
+        if any(span.name == "user_speech" for span in spans):
+            raise ValueError("a defect")
+        return encode_spans(spans)
+
+    monkeypatch.setattr(engine_module, "encode_spans", fails_on_one)
+    with Rig(tmp_path / "data") as rig:
+        rig.take(ONE.request())
+        found = outbox(rig.folder)
+        assert len(rig.database.dead_letters()) == 3
+    assert len(found) == len(stitched([ONE.request()])) - 3
+
+
+def test_numbers_beyond_all_bounds_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 1)
+    steps = [
+        *opened(attributes={"huge": 10**30}),
+        server("input_audio_buffer.speech_started", item_id="item", audio_start_ms=10**30),
+        *response_created("resp"),
+        *response_done("resp", usage={"input_tokens": -(10**30)}),
+        *closed(),
+    ]
+    strange = record(steps)
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*one_by_one(strange, 1), ONE.request())
+        assert rig.engine.serving
+        found = contents([data for (data,) in rig.rows("SELECT data FROM outbox")])
+    assert len(found) == 3 + len(stitched([ONE.request()]))

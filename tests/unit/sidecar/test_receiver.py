@@ -1,0 +1,193 @@
+"""The receiver, over real gRPC: which request gets which answer."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from realtime_otel.contract import SEQ
+from realtime_otel_sidecar.engine import Pending, Unavailable
+from realtime_otel_sidecar.otlp import receiver as receiver_module
+from realtime_otel_sidecar.otlp.receiver import LOGS_SERVICE, Receiver
+from tests.conversations import server
+from tests.sidecar import DIRECT, Client, code_of, conversation, record, retry_delay
+from tests.unit.sidecar.test_decode import TEXT, log_request_of, put, request_of
+
+MEBIBYTE = 1024 * 1024
+REQUEST = conversation("one").request()
+
+
+class Engine:
+    """Stands for the engine: answers each request at once, as the test says."""
+
+    def __init__(self) -> None:
+        self.taken: list[Pending] = []
+        self.error: BaseException | None = None
+        self.hold = False
+
+    def submit(self, pending: Pending) -> None:
+        self.taken.append(pending)
+        if self.error is not None and not isinstance(self.error, Unavailable):
+            raise self.error
+        if self.error is not None:
+            pending.done.set_exception(self.error)
+        elif not self.hold:
+            pending.done.set_result(None)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def receiver(engine: Engine) -> Iterator[Receiver]:
+    started = Receiver("127.0.0.1:0", MEBIBYTE, engine.submit)
+    started.start()
+    started.serving(True)
+    yield started
+    started.stop(0)
+
+
+@pytest.fixture
+def client(receiver: Receiver) -> Iterator[Client]:
+    with Client(receiver.port) as opened:
+        yield opened
+
+
+def refusal(client: Client, request: bytes, **options: object) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as raised:
+        client.send(request, **options)  # type: ignore[arg-type]
+    return raised.value
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+def test_a_request_is_taken_plain_and_compressed(compression: grpc.Compression, client: Client, engine: Engine) -> None:
+    answer = client.send(REQUEST, compression=compression)
+    assert not answer.HasField("partial_success"), "full success leaves it unset"
+    assert [pending.data for pending in engine.taken] == [REQUEST]
+
+
+def test_bytes_that_are_no_request_are_an_invalid_argument(client: Client, engine: Engine) -> None:
+    for data in (b"\xff\xff", REQUEST[:-5]):
+        assert code_of(refusal(client, data)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert engine.taken == []
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+def test_a_request_beyond_the_limit_is_refused_for_good_also_when_it_is_small_on_the_wire(
+    compression: grpc.Compression, client: Client, engine: Engine
+) -> None:
+    large = bytes(40 * MEBIBYTE)
+    assert len(gzip.compress(large)) < MEBIBYTE
+    error = refusal(client, large, compression=compression)
+    assert code_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert retry_delay(error) is None
+    assert engine.taken == []
+
+
+def test_a_request_at_the_limit_is_taken(client: Client, engine: Engine) -> None:
+    request = record([server("rate_limits.updated")] * 2400).request()
+    assert 0.9 * MEBIBYTE < len(request) <= MEBIBYTE
+    client.send(request)
+    assert len(engine.taken) == 1
+
+
+def test_what_the_engine_cannot_take_now_is_to_be_sent_again_after_a_while(client: Client, engine: Engine) -> None:
+    engine.error = Unavailable("the data directory cannot be written", 2.5)
+    error = refusal(client, REQUEST)
+    assert code_of(error) is grpc.StatusCode.UNAVAILABLE
+    assert retry_delay(error) == 2.5
+
+
+def test_a_commit_that_takes_too_long_is_to_be_sent_again(
+    client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver_module, "COMMIT_SECONDS", 0.05)
+    engine.hold = True
+    error = refusal(client, REQUEST)
+    assert code_of(error) is grpc.StatusCode.UNAVAILABLE
+    assert retry_delay(error) is not None
+
+
+def test_a_defect_never_makes_a_collector_drop_the_batch(client: Client, engine: Engine) -> None:
+    engine.error = ValueError("a defect")
+    error = refusal(client, REQUEST)
+    assert code_of(error) is grpc.StatusCode.UNAVAILABLE, "not UNKNOWN, on which it would be dropped"
+    assert retry_delay(error) is not None
+
+
+def test_only_the_records_that_break_the_contract_are_rejected(client: Client, engine: Engine) -> None:
+    broken = request_of(put(SEQ, TEXT))
+    answer = client.send(REQUEST + broken + broken).partial_success
+    assert answer.rejected_log_records == 2
+    assert SEQ in answer.error_message
+    (pending,) = engine.taken
+    assert len(pending.broken) == 2
+    assert len(pending.records) == len(conversation("one").records)
+
+
+def test_other_services_logs_are_answered_with_ok_and_go_nowhere(client: Client, engine: Engine) -> None:
+    other = log_request_of(put("openai.realtime.stream.id", None))
+    for request in (other, b""):
+        assert not client.send(request).HasField("partial_success")
+    assert engine.taken == []
+
+
+def test_many_requests_wait_for_their_commits_at_the_same_time(client: Client, engine: Engine) -> None:
+    engine.hold = True
+    answers = [client.send_later(REQUEST) for _ in range(40)]
+    while len(engine.taken) < 40:
+        assert not any(answer.done() for answer in answers)
+    for pending in engine.taken:
+        pending.done.set_result(None)
+    for answer in answers:
+        answer.result()
+
+
+def test_a_stop_lets_those_that_wait_have_their_answer(receiver: Receiver, client: Client, engine: Engine) -> None:
+    engine.hold = True
+    answer = client.send_later(REQUEST)
+    while not engine.taken:
+        assert not answer.done()
+    stopping = threading.Thread(target=receiver.stop, args=(10.0,))
+    stopping.start()
+    engine.taken[0].done.set_result(None)
+    answer.result()
+    stopping.join()
+    assert code_of(refusal(client, REQUEST)) is grpc.StatusCode.UNAVAILABLE
+
+
+def health(port: int, service: str = "") -> int:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=DIRECT) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        return int(check(HealthCheckRequest(service=service), timeout=10).status)
+
+
+@pytest.mark.parametrize("service", ["", LOGS_SERVICE])
+def test_the_health_service_says_whether_requests_are_taken(service: str, receiver: Receiver) -> None:
+    assert health(receiver.port, service) == HealthCheckResponse.SERVING
+    receiver.serving(False)
+    assert health(receiver.port, service) == HealthCheckResponse.NOT_SERVING
+    receiver.serving(True)
+    assert health(receiver.port, service) == HealthCheckResponse.SERVING
+
+
+def test_the_health_of_a_service_that_is_not_here_is_not_found(receiver: Receiver) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        health(receiver.port, "elsewhere")
+    assert code_of(raised.value) is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_port_that_is_taken_is_an_error(receiver: Receiver, engine: Engine) -> None:
+    with pytest.raises(RuntimeError, match=str(receiver.port)):
+        Receiver(f"127.0.0.1:{receiver.port}", MEBIBYTE, engine.submit)
