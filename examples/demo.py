@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -105,10 +106,10 @@ def _free_port() -> int:
         return port
 
 
-async def _talk(scenario: str, speed: float) -> list[str]:
+async def _talk(scenario: str, speed: float, log: IO[bytes]) -> list[str]:
     """Hold the conversation; gives the words of both sides."""
-    server = started("examples.realtime_server", service_name="realtime-server")
-    weather = started("examples.voice_agent.weather_service", service_name="weather-service")
+    server = started("examples.realtime_server", service_name="realtime-server", log=log)
+    weather = started("examples.voice_agent.weather_service", service_name="weather-service", log=log)
     async with server as url, weather as weather_url:
         report = await converse(
             f"{url}?scenario={scenario}&speed={speed}",
@@ -135,8 +136,8 @@ def main() -> int:
         os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = endpoint
         os.environ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"] = records_endpoint
         terminal.print(f"A caller talks to the voice agent (scenario {flags.scenario}) …", style="dim")
-        with tracing("voice-agent"):
-            for line in asyncio.run(_talk(flags.scenario, flags.speed)):
+        with tracing("voice-agent"), Path(folder, "servers.log").open("wb") as log:
+            for line in asyncio.run(_talk(flags.scenario, flags.speed, log)):
                 terminal.print(f"  {line}", style="dim")
         deadline = time.monotonic() + SETTLE_SECONDS
         while not receiver.has_session() and time.monotonic() < deadline:
