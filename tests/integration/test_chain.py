@@ -110,7 +110,7 @@ def test_a_caller_who_hangs_up_leaves_no_span_open(talk: Talk, jaeger: Jaeger) -
     assert tag(session, "openai.realtime.close.reason") == "session_closed"
     assert tag(cut, "openai.realtime.close.reason") == "session_closed"
     assert tag(cut, "openai.realtime.close.inferred") is True
-    assert end(cut) == end(session)
+    assert abs(end(cut) - end(session)) <= 1  # Jaeger rounds starts and durations apart
     assert tag(session, "openai.realtime.ends.inferred") == 1
 
 

@@ -56,6 +56,7 @@ HEARD: Final = "openai.realtime.interruption.heard_ms"
 FIRST_EVENT: Final = "openai.realtime.response.time_to_first_event"
 FIRST_AUDIO: Final = "openai.realtime.response.time_to_first_audio"
 VAD_STOP_TO_AUDIO: Final = "openai.realtime.turn.vad_stop_to_first_audio"
+OUTPUT_TO_AUDIO: Final = "openai.realtime.tool.output_to_first_audio"
 VOICE: Final = "openai.realtime.voice"
 
 # execute_tool, seconds

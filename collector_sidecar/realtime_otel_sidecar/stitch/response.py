@@ -38,6 +38,8 @@ class Response(Part, kw_only=True):
     first_audio: int = 0
     turn_latency: int = 0
     """Nanoseconds from the VAD's stop to this response's first audio, if that audio is the turn's first."""
+    output_before: int = 0
+    """When the newest tool output that it speaks was added to the conversation."""
     first_item: str = ""
     speech_before: str = ""
     """Item id of the user_speech that was the last input before response.created, for want of a better tie."""
@@ -103,6 +105,8 @@ class Response(Part, kw_only=True):
                 attributes[name] = seconds(moment - self.start)
         if self.turn_latency:
             attributes[key.VAD_STOP_TO_AUDIO] = seconds(self.turn_latency)
+        if self.output_before and self.first_audio:
+            attributes[key.OUTPUT_TO_AUDIO] = seconds(self.first_audio - self.output_before)
         return attributes | usage_attributes(self.usage)
 
 

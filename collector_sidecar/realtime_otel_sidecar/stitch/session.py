@@ -101,6 +101,8 @@ class Session(Struct, kw_only=True):
     """Item id of the newest speech since the newest response.created of the default conversation."""
     outputs: list[bytes] = field(default_factory=list)
     """Span ids of the tools whose output was added since then."""
+    newest_output: int = 0
+    """When the newest of them was added."""
     transcript_configured: bool = False
     transcript_shown: bool = False
     """Whether the stream has shown a transcription event, whatever the configuration says."""
@@ -447,6 +449,7 @@ class Session(Struct, kw_only=True):
         tool.close(record.time, CloseReason.FAILED if tool.error else CloseReason.COMPLETED)
         span_id = build.part_span_id(self, tool)
         self.outputs.append(span_id)
+        self.newest_output = record.time
         self._know(record.item_id, Known(tool.turn, record.time, output_of=span_id))
 
     def _tie_to_previous(self, response_id: str, record: Record) -> None:
@@ -504,6 +507,7 @@ class Session(Struct, kw_only=True):
             if other is not response and other.default_conversation and not other.end and not other.superseded_at:
                 other.superseded_at = record.time
         response.causes += [Cause(span_id, "speaks", "order") for span_id in self.outputs]
+        response.output_before = self.newest_output if self.outputs else 0
         response.speech_before = self.speech_input
         if (answered := self.items.get(self.speech_input)) is not None:
             response.turn = answered.turn

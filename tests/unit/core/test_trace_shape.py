@@ -285,6 +285,31 @@ def test_latency_to_the_user_is_measured_once_a_turn_across_tool_rounds() -> Non
     assert measured == [False, True, False]
 
 
+def test_latency_from_a_tools_output_stands_on_the_response_that_speaks_it() -> None:
+    spans = spans_of(
+        [
+            *tool_call("resp_1", "call_1"),
+            *tool_output("call_1", "item_out")[:2],
+            *later(0.5, response_created("resp_2")),
+            *later(0.25, sound("resp_2", "item_2")),
+            *response_done("resp_2"),
+            *spoken_answer("resp_3", "item_3"),
+            *closed(),
+        ]
+    )
+
+    latencies = [span.attributes.get(key.OUTPUT_TO_AUDIO) for span in named(spans, "realtime_inference")]
+    assert latencies == [None, 0.75, None]
+
+
+def test_an_output_that_is_not_spoken_has_no_latency() -> None:
+    spans = spans_of(
+        [*tool_call("resp_1", "call_1"), *tool_output("call_1", "o"), *response_created("resp_2"), *closed()]
+    )
+
+    assert not any(key.OUTPUT_TO_AUDIO in span.attributes for span in spans)
+
+
 def test_latencies_of_a_response_whose_start_was_not_seen_are_absent() -> None:
     spans = spans_of([*sound("resp_1", "item_1"), *sound("resp_1", "item_1"), *response_done("resp_1"), *closed()])
 
