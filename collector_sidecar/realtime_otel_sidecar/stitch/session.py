@@ -507,8 +507,9 @@ class Session(Struct, kw_only=True):
             if other is not response and other.default_conversation and not other.end and not other.superseded_at:
                 other.superseded_at = record.time
         response.causes += [Cause(span_id, "speaks", "order") for span_id in self.outputs]
-        response.output_before = self.newest_output if self.outputs else 0
-        response.speech_before = self.speech_input
+        if self.outputs:
+            response.output_before = self.newest_output
+        response.speech_before = self.speech_input or response.speech_before
         if (answered := self.items.get(self.speech_input)) is not None:
             response.turn = answered.turn
         self.outputs, self.speech_input, self.answered = [], "", True

@@ -233,8 +233,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     try:
-        # Only a file without tables takes it up; without it, a database that an outage has made large stays so.
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        if not path.stat().st_size:
+            # Only a file without tables takes it up; without it, a database that an outage has made large stays so.
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":  # so on file systems over a network
             raise StoreError(f"{path} is on a file system without shared memory; use a local disk")

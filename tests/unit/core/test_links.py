@@ -89,6 +89,12 @@ def test_a_speech_is_answered_once() -> None:
     assert links(of_id(spans, Kind.RESPONSE, "resp_2")) == []
 
 
+def test_a_response_that_is_created_twice_keeps_what_it_answers() -> None:
+    spans = spans_of([*speech("item_1"), *response_created("resp_1"), *response_created("resp_1"), *closed()])
+
+    assert links(one(spans, "realtime_inference")) == [(span_id(Kind.USER_SPEECH, "item_1"), "answers", "order")]
+
+
 def test_a_response_to_a_text_answers_no_speech_before_it() -> None:
     spans = spans_of(
         [
