@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .stitch.session import Rules
 from .stitch.speech import Waits
+from .stitch.state import Rules
 
 ENVIRONMENT_PREFIX = "REALTIME_OTEL_"
 NANOSECONDS = 1_000_000_000

@@ -215,8 +215,7 @@ class RealtimeEmitter:
         self._worker.intake.put(FactEntry(self._source, Fact.STREAM_OPENED, body, rank=Rank.KEPT))
         self._worker.open(self._source, self._close)
         # A session that is dropped without a close must not be said to live for as long as the process does.
-        finalizer = weakref.finalize(self, self._close)
-        finalizer.atexit = False
+        weakref.finalize(self, self._close)
         return True
 
     def _delta(self, kind: str, event: dict[str, Any]) -> None:

@@ -445,6 +445,7 @@ async def test_a_model_that_serves_session_after_session_is_observed_for_each_al
             emitters.append(observe(session))
             await talk(session, "Hello?", responses(1))
             assert not {"close", "connect", "_send_raw_message", "_send_raw_message_if"} & set(vars(model))
+            assert model._listeners == []
     for emitter in emitters:
         records = await flushed(emitter, collector)
         assert_gapless(records)

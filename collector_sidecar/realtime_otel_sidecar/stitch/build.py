@@ -16,21 +16,21 @@ from .speech import Speech, transcript_attributes
 from .tool import Tool
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .state import State
 
 PLAIN_CLOSES = frozenset({"session_closed", "silence"})
 """Ends of a session that are no error."""
 
 
-def session_span_id(session: Session) -> bytes:
+def session_span_id(session: State) -> bytes:
     return contract.span_id(Kind.SESSION, session.key)
 
 
-def part_span_id(session: Session, part: Part) -> bytes:
+def part_span_id(session: State, part: Part) -> bytes:
     return contract.span_id(part.kind, session.key, part.id, part.ordinal)
 
 
-def part_span(session: Session, part: Part) -> Span:
+def part_span(session: State, part: Part) -> Span:
     """The span of a part that has ended."""
     match part:
         case Speech():
@@ -58,7 +58,7 @@ def part_span(session: Session, part: Part) -> Span:
     )
 
 
-def transcript_span(session: Session, record: Record, ordinal: int, status: str, error: str) -> Span:
+def transcript_span(session: State, record: Record, ordinal: int, status: str, error: str) -> Span:
     """What stands for a transcript that came after its user_speech was exported: an instant, linked to it."""
     item_id = record.item_id
     speech = contract.span_id(Kind.USER_SPEECH, session.key, item_id, session.parts.ordinal(Speech, item_id))
@@ -79,7 +79,7 @@ def transcript_span(session: Session, record: Record, ordinal: int, status: str,
     )
 
 
-def session_span(session: Session) -> Span:
+def session_span(session: State) -> Span:
     """The span around the conversation; it states the quality of its own data."""
     reason = session.reason.value if session.reason is not None else ""
     attributes: Attributes = {
@@ -117,7 +117,7 @@ def session_span(session: Session) -> Span:
 
 
 def _span(
-    session: Session,
+    session: State,
     *,
     span_id: bytes,
     parent: bytes,
@@ -153,25 +153,25 @@ def _span(
     )
 
 
-def _link(session: Session, span_id: bytes, kind: str, inference: str = "") -> Link:
+def _link(session: State, span_id: bytes, kind: str, inference: str = "") -> Link:
     attributes: Attributes = {key.LINK_KIND: kind}
     if inference:
         attributes[key.LINK_INFERENCE] = inference
     return Link(session.trace_id, span_id, attributes)
 
 
-def _tool_parent(session: Session, tool: Tool) -> bytes:
+def _tool_parent(session: State, tool: Tool) -> bytes:
     if not tool.response:
         return b""
     return contract.span_id(Kind.RESPONSE, session.key, tool.response, tool.response_ordinal)
 
 
-def _speech_links(session: Session, speech: Speech) -> list[Link]:
+def _speech_links(session: State, speech: Speech) -> list[Link]:
     if not speech.cuts:
         return []
     cut = contract.span_id(Kind.RESPONSE, session.key, speech.cuts, speech.cuts_ordinal)
     return [_link(session, cut, "interrupts", "order")]
 
 
-def _response_links(session: Session, response: Response) -> list[Link]:
+def _response_links(session: State, response: Response) -> list[Link]:
     return [_link(session, cause.span_id, cause.kind, cause.inference) for cause in response.causes]

@@ -17,8 +17,9 @@ from realtime_otel.contract import Fact
 
 from .events import Record
 from .order import Order
-from .session import Rules, Session
+from .session import Session
 from .spans import CloseReason, Span
+from .state import Rules
 
 RULES_VERSION = "1"
 """Version of the instrumentation scope, and of the journal's rows: raised when the same records give other spans."""

@@ -187,6 +187,21 @@ def test_events_of_a_response_that_nobody_announced_open_it() -> None:
     assert span.attributes[key.START_INFERRED] is True
 
 
+def test_an_item_of_a_response_that_nobody_announced_opens_it_too() -> None:
+    item_done = server("response.output_item.done", response_id="resp_1", item={"id": "item_1", "type": "message"})
+
+    assert len(named(spans_of([item_done, *closed()]), "realtime_inference")) == 1
+
+
+def test_a_superseded_response_ends_with_its_last_item() -> None:
+    item_done = server("response.output_item.done", response_id="resp_1", item={"id": "item_1", "type": "message"})
+
+    spans = spans_of([*response_created("resp_1"), item_done, *later(1, response_created("resp_2")), *closed()])
+
+    span = of_id(spans, Kind.RESPONSE, "resp_1")
+    assert span.end - span.start == 10_000_000
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [("session_closed", "session_closed"), ("disconnected", "disconnected"), ("what is this", "session_closed")],
@@ -350,6 +365,22 @@ def test_a_speech_whose_start_was_lost_starts_where_it_was_first_named() -> None
 
     assert span.attributes[key.START_INFERRED] is True
     assert key.AUDIO_START not in span.attributes
+
+
+def test_a_second_stop_of_a_speech_whose_start_was_lost_does_not_export_it() -> None:
+    _, stopped, *_ = speech("item_1")
+
+    spans = spans_of([stopped, stopped, *transcript("item_1"), *closed()])
+
+    assert one(spans, "user_speech").attributes[key.TRANSCRIPTION] == "completed"
+
+
+def test_a_function_that_runs_twice_is_one_call() -> None:
+    started, _ = tool_run("call_1")
+
+    spans = spans_of([started, *tool_output("call_1", "item_out"), started, *closed()])
+
+    assert one(spans, "execute_tool").attributes[key.START_INFERRED] is True
 
 
 def test_a_delta_of_a_transcript_opens_a_speech_and_does_not_end_it() -> None:

@@ -21,8 +21,8 @@ from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch import build
 from realtime_otel_sidecar.stitch.events import TABLE, LogLine, Record
-from realtime_otel_sidecar.stitch.session import Rules
 from realtime_otel_sidecar.stitch.spans import Resource, Span
+from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from tests.conversations import (
     PAUSE,

@@ -248,6 +248,14 @@ def test_whether_a_speech_is_transcribed_is_read_in_its_beta_place_too() -> None
     assert outcome.spans == []  # it waits for its transcript
 
 
+def test_a_transcription_without_a_model_is_none() -> None:
+    off = server("session.created", session={"model": "m", "audio": {"input": {"transcription": {"model": None}}}})
+
+    outcome = fed(numbered([off, *speech("item_1"), *later(5, [fact(Fact.HEARTBEAT)])]))
+
+    assert [span.name for span in outcome.spans] == ["user_speech"]
+
+
 def test_a_session_without_audio_settings_expects_no_transcript() -> None:
     bare = server("session.created", session={"model": "m"})
 
@@ -266,6 +274,7 @@ def test_the_newest_description_of_a_session_counts() -> None:
 
     names = [span.name for span in sorted(spans, key=lambda span: span.start) if span.name.startswith("realtime_inf")]
     assert names == ["realtime_inference gpt-realtime", "realtime_inference gpt-realtime-mini"]
+    assert one(spans, "realtime_session").name == "realtime_session gpt-realtime-mini"
     assert one(spans, "realtime_session").attributes[contract.SESSION_ID] == "sess_2"
 
 

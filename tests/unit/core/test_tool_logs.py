@@ -5,7 +5,7 @@ import pytest
 from realtime_otel.contract import Fact, Kind
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.events import LogLine
-from realtime_otel_sidecar.stitch.session import Rules
+from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.stitch.tool import Tool
 from tests.conversations import (
@@ -61,6 +61,12 @@ def test_without_a_call_id_the_span_that_a_line_was_written_in_counts() -> None:
 
         assert len(of_id(spans, Kind.TOOL, "call_1").events) == 1
         assert of_id(spans, Kind.TOOL, "call_2").events == []
+
+
+def test_a_line_that_names_another_call_does_not_belong_to_the_span_that_it_was_written_in() -> None:
+    spans = spans_of([*tool_call("resp_1", "call_1"), Logged("asking", "call_unseen", span_id=CALL), *closed()])
+
+    assert one(spans, "execute_tool").events == []
 
 
 def test_a_line_of_a_second_opening_of_a_call_id_belongs_to_that() -> None:
@@ -177,6 +183,24 @@ def test_later_lines_are_counted() -> None:
 
     assert one(outcome.spans, "execute_tool").events == []
     assert stitcher.streams[STREAM_ID].session.late_logs == 4
+
+
+def test_lines_are_counted_once() -> None:
+    stitcher = Stitcher()
+    fed(
+        numbered(
+            [
+                *opened(),
+                Logged("of nobody", "call_unseen"),
+                Logged("of nobody either", "call_unseen", after=1),
+                *later(1.5, [fact(Fact.HEARTBEAT)]),
+                *later(1.5, [fact(Fact.HEARTBEAT)]),
+            ]
+        ),
+        stitcher=stitcher,
+    )
+
+    assert stitcher.streams[STREAM_ID].session.late_logs == 2
 
 
 def test_lines_that_wait_when_the_session_closes_are_counted() -> None:

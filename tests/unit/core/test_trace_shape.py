@@ -338,7 +338,8 @@ def test_every_span_says_what_the_application_and_the_session_say_of_it() -> Non
 
 
 def test_the_provider_is_openai_if_nobody_says_otherwise() -> None:
-    assert one(spans_of(closed()), "realtime_session").attributes[key.PROVIDER] == "openai"
+    for steps in (closed(), [*opened(), *closed()]):
+        assert one(spans_of(steps), "realtime_session").attributes[key.PROVIDER] == "openai"
 
 
 def test_the_server_stands_on_what_talks_to_it() -> None:
@@ -409,6 +410,23 @@ def test_spans_name_the_agent_that_talks() -> None:
 
     assert one(spans, "realtime_inference").attributes[contract.AGENT_NAME] == "reception"
     assert one(spans, "execute_tool").attributes[contract.AGENT_NAME] == "reception"
+
+
+def test_a_call_names_the_agent_that_made_it_whoever_talks_when_it_ends() -> None:
+    before = numbered(tool_call("resp_1", "call_1"), agent="reception")
+    after = numbered([*tool_call("resp_1", "call_1"), *tool_output("call_1", "o"), *closed()], agent="tides")
+
+    spans = fed([*before, *after[len(before) :]]).spans
+
+    assert one(spans, "execute_tool").attributes[contract.AGENT_NAME] == "reception"
+
+
+def test_a_call_stays_under_the_response_that_made_it() -> None:
+    again = call_complete("resp_2", "call_1")
+
+    spans = spans_of([*tool_call("resp_1", "call_1"), *response_created("resp_2"), *again, *closed()])
+
+    assert one(spans, "execute_tool").parent_span_id == span_id(Kind.RESPONSE, "resp_1")
 
 
 def test_a_call_says_what_it_called() -> None:

@@ -4,6 +4,7 @@ from realtime_otel.contract import Kind
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.spans import Span, Value
 from tests.conversations import (
+    call_complete,
     closed,
     committed,
     response_created,
@@ -108,6 +109,35 @@ def test_a_text_beside_a_speech_that_waits_for_its_answer_is_the_same_turn() -> 
 
     assert turn(spans, Kind.RESPONSE, "resp_1") == 1
     assert one(spans, "realtime_session").attributes[key.TURN_INDEX] == 1
+
+
+def test_a_text_beside_a_later_speech_that_waits_for_its_answer_is_the_same_turn_too() -> None:
+    spans = spans_of(
+        [
+            *speech("item_1"),
+            *spoken_answer("resp_1", "item_2", previous="item_1"),
+            *speech("item_3", previous="item_2"),
+            *user_item("item_4", previous="item_3"),
+            *spoken_answer("resp_2", "item_5", previous="item_4"),
+            *closed(),
+        ]
+    )
+
+    assert turn(spans, Kind.RESPONSE, "resp_2") == 2
+
+
+def test_a_call_belongs_to_the_turn_of_its_response_even_if_the_user_speaks_meanwhile() -> None:
+    spans = spans_of(
+        [
+            *speech("item_1"),
+            *response_created("resp_1"),
+            server("input_audio_buffer.speech_started", item_id="item_2", audio_start_ms=2000),
+            *call_complete("resp_1", "call_1"),
+            *closed(),
+        ]
+    )
+
+    assert turn(spans, Kind.TOOL, "call_1") == 1
 
 
 def test_audio_that_comes_as_an_item_is_a_turn() -> None:

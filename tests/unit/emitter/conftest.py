@@ -26,6 +26,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for worker in list(transport._workers.values()):
         worker.abandon()
+        worker._wake.set()
 
 
 @pytest.fixture

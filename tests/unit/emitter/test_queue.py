@@ -69,6 +69,20 @@ def test_entries_are_numbered_without_a_gap_and_time_never_steps_back() -> None:
     assert times[0] >= stream_of().started
 
 
+def test_two_notes_that_interleaved_carry_times_in_the_order_of_their_numbers() -> None:
+    source, intake = source_of(), Intake(PLENTY)
+    for _ in range(2):
+        intake.put(entry_of(source))
+    first, second = intake.take(2)
+    assert isinstance(first, Entry)
+    assert isinstance(second, Entry)
+    first.time, second.time = second.time + 10, first.time
+
+    times = [record.time_unix_nano for record in encoded([first, second])]
+
+    assert times[0] == times[1] == first.time
+
+
 def test_nothing_comes_after_the_last_entry_of_a_stream() -> None:
     source, intake = source_of(), Intake(PLENTY)
     intake.put(entry_of(source))
