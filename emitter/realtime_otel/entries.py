@@ -210,7 +210,7 @@ class DropEntry(FactEntry):
         (first, last, seen), *others = ranges
         stated = [[first + 1, last]] if last > first else []
         stated += [[first, last] for first, last, _ in others]
-        super().__init__(source, Fact.RECORDS_DROPPED, {"ranges": stated}, rank=Rank.KEPT)
+        super().__init__(source, Fact.RECORDS_DROPPED, {"ranges": stated, "in_place": True}, rank=Rank.KEPT)
         self.seq, self.time = first, seen
         self.data = self.record()
         self.weight = len(self.data) + OVERHEAD

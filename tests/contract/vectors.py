@@ -345,7 +345,7 @@ _FACTS: Final[list[tuple[Fact, Stream, dict[str, Any], str, str]]] = [
     (Fact.TOOL_STARTED, ROOT, {}, "call_1", "get_tide"),
     (Fact.TOOL_FINISHED, ROOT, {}, "call_1", "get_tide"),
     (Fact.TOOL_FINISHED, ROOT, {"error_type": "TimeoutError"}, NOT_AN_ID, "get tide"),
-    (Fact.RECORDS_DROPPED, ROOT, {"ranges": [[8, 11], [15, 15]]}, "", ""),
+    (Fact.RECORDS_DROPPED, ROOT, {"ranges": [[8, 11], [15, 15]], "in_place": True}, "", ""),
     (Fact.ANNOTATION, ROOT, {"attributes": {"outcome": "solved", "score": 4.5}}, "", ""),
     (Fact.AGENT_HANDED_OFF, ROOT, {"from": "reception", "to": "tides"}, "", ""),
     (Fact.GUARDRAIL_TRIPPED, ROOT, {"guardrails": ["no_weather"]}, "", ""),

@@ -251,6 +251,8 @@ class DroppedBody(Struct):
     """`Fact.RECORDS_DROPPED`: ranges of sequence numbers, both ends included, before its own or behind it."""
 
     ranges: list[tuple[Integer, Integer]] = []
+    in_place: bool = False
+    """The statement has the number of a record that was dropped, too."""
 
 
 class AnnotationBody(Struct):

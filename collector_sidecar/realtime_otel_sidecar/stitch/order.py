@@ -55,7 +55,7 @@ class Order(Struct):
             return False
         self.newest = max(self.newest, record.time)
         if record.states(Fact.RECORDS_DROPPED):
-            _note_dropped(lane, record)
+            self.dropped = min(MOST, self.dropped + _note_dropped(lane, record))
         lane.first = min(lane.first, record.seq) if lane.held else record.seq
         lane.held[record.seq] = record
         return True
@@ -124,20 +124,21 @@ def _start(missing: tuple[int, int]) -> int:
     return missing[0]
 
 
-def _note_dropped(lane: Lane, record: Record) -> None:
-    """Remember the ranges that lie ahead, joined where they touch.
+def _note_dropped(lane: Lane, record: Record) -> int:
+    """Remember the ranges that lie ahead, joined where they touch; how many records the statement itself stands for.
 
     They may lie before the statement or behind it: an emitter states them when it can. None is stepped over unless a
     record waits behind it, so that a range that claims too much swallows nothing that comes in its order.
     """
     try:
-        ranges = read_body(record, DroppedBody).ranges
+        body: DroppedBody = read_body(record, DroppedBody)
     except DecodeError:
-        return  # what it would have stated is waited for, like any gap
+        return 0  # what it would have stated is waited for, like any gap
     joined: list[tuple[int, int]] = []
-    for first, last in sorted([*lane.stated, *ranges]):
+    for first, last in sorted([*lane.stated, *body.ranges]):
         if joined and first <= joined[-1][1] + 1:
             joined[-1] = joined[-1][0], max(joined[-1][1], last)
         elif lane.next <= last >= first:
             joined.append((max(first, lane.next), last))
     lane.stated = joined[::-1]
+    return int(body.in_place)

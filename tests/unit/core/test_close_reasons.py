@@ -187,6 +187,14 @@ def test_events_of_a_response_that_nobody_announced_open_it() -> None:
     assert span.attributes[key.START_INFERRED] is True
 
 
+def test_each_event_that_names_a_response_opens_it() -> None:
+    for kind in ("response.content_part.added", "response.output_text.delta", "response.function_call_arguments.done"):
+        spans = spans_of([server(kind, response_id="resp_1", call_id="call_1"), *closed()])
+
+        assert len(named(spans, "realtime_inference")) == 1
+        assert all(span.parent_span_id == span_id(Kind.RESPONSE, "resp_1") for span in named(spans, "execute_tool"))
+
+
 def test_an_item_of_a_response_that_nobody_announced_opens_it_too() -> None:
     item_done = server("response.output_item.done", response_id="resp_1", item={"id": "item_1", "type": "message"})
 

@@ -53,6 +53,32 @@ def test_a_whole_conversation_is_tied_together() -> None:
     }
 
 
+def test_a_response_answers_audio_that_came_as_an_item() -> None:
+    spans = spans_of(
+        [*user_item("item_1", "input_audio"), *spoken_answer("resp_1", "item_2", previous="item_1"), *closed()]
+    )
+
+    assert links(one(spans, "realtime_inference")) == [
+        (span_id(Kind.USER_SPEECH, "item_1"), "answers", "previous_item_id")
+    ]
+
+
+def test_a_position_that_comes_after_its_response_was_exported_is_passed_over() -> None:
+    announced, placed = output_item("resp_1", "item_2", previous="item_1")
+    spans = spans_of(
+        [
+            *speech("item_1"),
+            *response_created("resp_1"),
+            announced,
+            *response_done("resp_1"),
+            *later(3, [placed]),
+            *closed(),
+        ]
+    )
+
+    assert links(one(spans, "realtime_inference")) == [(span_id(Kind.USER_SPEECH, "item_1"), "answers", "order")]
+
+
 def test_a_response_answers_the_speech_that_its_first_item_follows() -> None:
     spans = spans_of(
         [
@@ -282,6 +308,23 @@ def test_a_truncation_of_an_item_that_no_response_made_is_passed_over() -> None:
     spans = spans_of([*speech("item_1"), truncated("item_unseen", 10), truncated("item_1", 10), *closed()])
 
     assert links(one(spans, "user_speech")) == []
+    assert key.HEARD not in one(spans, "user_speech").attributes
+
+
+def test_of_two_speeches_the_newer_one_cut_the_response() -> None:
+    spans = spans_of(
+        [
+            *session(transcription="whisper-1"),
+            *response_created("resp_1"),
+            *speech("item_1"),
+            *speech("item_2", previous="item_1"),
+            *cut("resp_1"),
+            *closed(),
+        ]
+    )
+
+    assert links(of_id(spans, Kind.USER_SPEECH, "item_1")) == []
+    assert len(links(of_id(spans, Kind.USER_SPEECH, "item_2"))) == 1
 
 
 def test_the_span_that_was_current_beside_a_chosen_id_is_linked() -> None:

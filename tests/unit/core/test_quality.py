@@ -203,6 +203,7 @@ def test_an_event_whose_body_cannot_be_read_is_kept_once() -> None:
     for kind in ("error", "response.done"):
         stitcher = Stitcher()
         fed([record(kind, "{", seq=0)], stitcher=stitcher)
+        assert stitcher.streams[STREAM_ID].session.malformed == 1
 
         (event,) = one(stitcher.tick(STREAM_ID).spans, "realtime_session").events
         assert event.name == kind

@@ -236,6 +236,12 @@ def test_a_stream_that_only_lines_without_numbers_have_named_leaves_nothing() ->
     assert len(fed(others, stitcher=stitcher).spans) == 3
 
 
+def test_a_line_with_a_number_is_a_record_even_if_it_is_the_first() -> None:
+    spans = spans_of([Logged("early", "call_1"), *closed()])
+
+    assert one(spans, "realtime_session").attributes[key.RECORDS] == 2
+
+
 def test_lines_before_the_first_record_wait_for_their_call_too() -> None:
     line, *others = numbered([Logged("early", "call_1", numbered=False), *tool_call("resp_1", "call_1"), *closed()])
 

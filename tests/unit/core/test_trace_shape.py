@@ -143,6 +143,26 @@ def test_without_voice_activity_detection_a_speech_lasts_from_the_first_append_t
     assert key.CLOSE_INFERRED not in span.attributes
 
 
+def test_a_first_append_may_be_as_early_as_the_stream_and_as_late_as_the_commit() -> None:
+    for first in (STARTED, at(2.01)):
+        committing, *others = later(2, committed("item_1"))
+        committing.event["extra"] = {contract.AUDIO_FIRST: first}
+
+        span = one(spans_of([*opened(), committing, *others, *closed()]), "user_speech")
+
+        assert span.start == first
+        assert key.START_INFERRED not in span.attributes
+
+
+def test_with_voice_activity_detection_the_first_append_says_nothing_of_the_speech() -> None:
+    started, _, committing, *others = speech("item_1")
+    committing.event["extra"] = {contract.AUDIO_FIRST: at(0.01)}
+
+    span = one(spans_of([*opened(), *later(1, [started]), committing, *others, *closed()]), "user_speech")
+
+    assert span.start == at(1.01)
+
+
 def test_a_first_append_that_cannot_be_is_not_believed() -> None:
     for first in (STARTED - 1, at(7)):
         committing, *others = later(2, committed("item_1"))
@@ -283,6 +303,20 @@ def test_latency_to_the_user_is_measured_once_a_turn_across_tool_rounds() -> Non
 
     measured = [key.VAD_STOP_TO_AUDIO in span.attributes for span in named(spans, "realtime_inference")]
     assert measured == [False, True, False]
+
+
+def test_audio_of_an_earlier_turn_is_no_answer_to_the_newest_speech() -> None:
+    spans = spans_of(
+        [
+            *speech("item_1"),
+            *response_created("resp_1"),
+            *speech("item_2"),
+            *sound("resp_1", "item_3"),
+            *closed(),
+        ]
+    )
+
+    assert key.VAD_STOP_TO_AUDIO not in one(spans, "realtime_inference").attributes
 
 
 def test_latency_from_a_tools_output_stands_on_the_response_that_speaks_it() -> None:

@@ -95,7 +95,8 @@ def test_texts_that_are_answered_together_are_one_turn() -> None:
             *user_item("item_2", previous="item_1"),
             *spoken_answer("resp_1", "item_3", previous="item_2"),
             *user_item("item_4", previous="item_3"),
-            *spoken_answer("resp_2", "item_5", previous="item_4"),
+            *user_item("item_5", previous="item_4"),
+            *spoken_answer("resp_2", "item_6", previous="item_5"),
             *closed(),
         ]
     )
