@@ -86,6 +86,11 @@ class Caller:
         """Talk until the conversation is over, then hang up."""
         try:
             await self._microphone.stream(session.send_audio, self._is_over)
+        except Exception:
+            # Mostly a lost connection, which the session raises to whoever iterates it. Closed at once, the session
+            # would end without a word.
+            await asyncio.sleep(self._quiet_seconds)
+            raise
         finally:
             await session.close()
 
@@ -153,5 +158,7 @@ async def converse(
                     caller.hear(event)
             finally:
                 talking.cancel()
-                await asyncio.gather(talking, return_exceptions=True)
+                (ended,) = await asyncio.gather(talking, return_exceptions=True)
+    if isinstance(ended, Exception):
+        raise ended
     return caller.report

@@ -95,6 +95,7 @@ def test_a_session_that_is_cut_off_by_an_interrupt_is_closed_at_exit(collector: 
     run(
         """
         import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
         emitter = RealtimeEmitter()
 
         async def converse():
