@@ -166,6 +166,16 @@ def test_a_line_reaches_its_call_until_that_is_exported() -> None:
     assert len(one(spans, "execute_tool").events) == 1
 
 
+def test_the_second_event_that_completes_a_call_does_not_export_it() -> None:
+    arguments_done, _, item_done = call_complete("resp_1", "call_1")
+
+    spans = spans_of(
+        [arguments_done, *tool_output("call_1", "item_out"), item_done, Logged("in time", "call_1"), *closed()]
+    )
+
+    assert len(one(spans, "execute_tool").events) == 1
+
+
 def test_later_lines_are_counted() -> None:
     records = numbered(
         [
