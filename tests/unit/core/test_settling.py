@@ -83,6 +83,12 @@ def test_a_fact_that_comes_after_a_span_was_exported_does_not_change_it() -> Non
         *tool_output("call_1", "item_again"),
         server("response.output_audio.delta", response_id="resp_1", item_id="item_9", delta=""),
         server("response.output_item.added", response_id="resp_1", item={"id": "item_9", "type": "message"}),
+        server("response.output_item.done", response_id="resp_1", item={"id": "item_8", "type": "message"}),
+        server(
+            "response.output_item.done",
+            response_id="resp_1",
+            item={"id": "item_7", "type": "function_call", "call_id": "call_1", "status": "incomplete"},
+        ),
         server("conversation.item.added", item={"id": "item_9", "type": "message"}, previous_item_id="item_out"),
     ]
 

@@ -206,6 +206,14 @@ def test_a_name_in_the_list_names_a_call_that_has_none_and_is_a_word() -> None:
         assert span.name == expected
 
 
+def test_a_name_in_the_list_does_not_replace_one_that_was_known() -> None:
+    done = response_done("resp_1", output=[listed("call_1", name="get_tide")])
+
+    spans = spans_of([*response_created("resp_1"), *call_complete("resp_1", "call_1"), *done, *closed()])
+
+    assert one(spans, "execute_tool").name == "execute_tool get_weather"
+
+
 # --- Running --------------------------------------------------------------------------------------------------------
 
 
