@@ -131,6 +131,7 @@ def contents(requests: Iterable[bytes]) -> Contents:
 # --- The backend ----------------------------------------------------------------------------------------------------
 
 Answer = Callable[[grpc.ServicerContext], bytes]
+Judge = Callable[[bytes, grpc.ServicerContext], bytes]
 
 
 def accepted(_context: grpc.ServicerContext) -> bytes:
@@ -192,7 +193,8 @@ def _refuse(context: grpc.ServicerContext, code: grpc.StatusCode, retry_after: f
 class Backend:
     """A TraceService on loopback that keeps the bytes which it accepts.
 
-    ``answers`` are used up one by one; when there are none left, ``answer`` holds. ``tls`` counts from the next `open`.
+    ``answers`` are used up one by one; when there are none left, ``judge`` looks at the request, if there is one; else
+    ``answer`` holds. ``tls`` counts from the next `open`.
     """
 
     def __init__(self, tls: grpc.ServerCredentials | None = None) -> None:
@@ -202,6 +204,7 @@ class Backend:
         """Each request, accepted or not, with the monotonic time at which it came."""
         self.answers: list[Answer] = []
         self.answer: Answer = accepted
+        self.judge: Judge | None = None
         self._changed = threading.Condition()
         self._port = 0
         self._server: grpc.Server | None = None
@@ -218,7 +221,8 @@ class Backend:
 
     def open(self) -> None:
         """Listen, again on the same port."""
-        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 1024 * 1024)]
+        self._server = grpc.server(ThreadPoolExecutor(4), options=options)
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._export)
         handlers = grpc.method_handlers_generic_handler(TRACE_SERVICE, {"Export": handler})
         self._server.add_generic_rpc_handlers((handlers,))
@@ -250,8 +254,8 @@ class Backend:
         with self._changed:
             self.seen.append((time.monotonic(), request))
             self._changed.notify_all()
-            answer = self.answers.pop(0) if self.answers else self.answer
-        response = answer(context)
+            answer, judge = (self.answers.pop(0), None) if self.answers else (self.answer, self.judge)
+        response = judge(request, context) if judge is not None else answer(context)
         with self._changed:
             self.accepted.append(request)
             self._changed.notify_all()

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 def _sidecar(flags: argparse.Namespace) -> int:
     from .config import SettingsError, settings_from
     from .service import Sidecar
-    from .store.database import StoreError
+    from .store.folder import StoreError
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()

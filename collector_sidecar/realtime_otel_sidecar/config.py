@@ -18,6 +18,18 @@ ENVIRONMENT_PREFIX = "REALTIME_OTEL_"
 NANOSECONDS = 1_000_000_000
 LONGEST_SECONDS = 10 * 365 * 86400.0
 """Of any setting that is a time; also keeps the sums of times that the core makes within 64 bits."""
+TIMES = (
+    "settle",
+    "transcript_wait",
+    "gap_wait",
+    "resume_wait",
+    "max_silence",
+    "tombstone_age",
+    "journal_age",
+    "outbox_age",
+    "dead_letter_age",
+)
+"""Settings in seconds, none of which can be nothing."""
 LARGEST_MESSAGE_MIB = 512
 """A request is one value in the journal, and SQLite holds 1 GB in one."""
 NEEDS = (
@@ -29,6 +41,14 @@ NEEDS = (
     ("endpoint_token_in_clear", "endpoint_token_file"),
 )
 """Settings that protect nothing without another one."""
+LARGEST_STORE_MIB = 1024 * 1024
+SIZES = {
+    "max_message_mib": (1, LARGEST_MESSAGE_MIB),
+    "outbox_mib": (1, LARGEST_STORE_MIB),
+    "disk_reserve_mib": (0, LARGEST_STORE_MIB),
+    "dead_letters_mib": (1, LARGEST_STORE_MIB),
+}
+"""Settings in MiB, with the least and the most that each can be."""
 FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -62,6 +82,12 @@ class Settings:
     )
     max_silence: float = setting(70 * 60.0, "seconds after which a stream without any record counts as ended")
     tombstone_age: float = setting(30 * 86400.0, "seconds for which a stream that has ended is remembered")
+    journal_age: float = setting(600.0, "seconds after which a request leaves the journal, its streams checkpointed")
+    outbox_age: float = setting(7 * 86400.0, "seconds after which a span that the collector does not take is given up")
+    outbox_mib: int = setting(1024, "spans that may wait for the collector, in MiB; beyond it, requests are refused")
+    disk_reserve_mib: int = setting(256, "room on the disk that is left free, in MiB; within it, requests are refused")
+    dead_letter_age: float = setting(14 * 86400.0, "seconds for which dead letters are kept")
+    dead_letters_mib: int = setting(256, "dead letters that are kept, in MiB; beyond it, the oldest go")
     tool_logs: bool = setting(False, "put the messages of a tool's logs on its span (they are content)")
     content: bool = setting(True, "put what people and models say on spans, where an agent sends it")
     max_message_mib: int = setting(64, "largest request that is taken, in MiB, after decompression")
@@ -78,7 +104,7 @@ class Settings:
     endpoint_authority: str = setting("", "name to expect in the endpoint's certificate, instead of its host name")
 
     def __post_init__(self) -> None:
-        for name in ("settle", "transcript_wait", "gap_wait", "resume_wait", "max_silence", "tombstone_age"):
+        for name in TIMES:
             if not 0 < getattr(self, name) <= LONGEST_SECONDS:  # in this form, not-a-number is refused too
                 reason = f"above 0, or state is never let go, and at most {LONGEST_SECONDS:.0f} (ten years)"
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be {reason}")
@@ -86,8 +112,9 @@ class Settings:
             raise SettingsError(f"transcript_wait ({self.transcript_wait}) is shorter than settle ({self.settle})")
         if not 0 <= self.drain_timeout <= LONGEST_SECONDS:
             raise SettingsError(f"drain_timeout is {self.drain_timeout}; it must be 0 or more seconds")
-        if not 1 <= self.max_message_mib <= LARGEST_MESSAGE_MIB:
-            raise SettingsError(f"max_message_mib is {self.max_message_mib}; it must be 1 to {LARGEST_MESSAGE_MIB}")
+        for name, (least, most) in SIZES.items():
+            if not least <= getattr(self, name) <= most:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be {least} to {most}")
         if not self.data_dir.strip():
             raise SettingsError("data_dir is empty; it must be a folder")
         if not _is_address(self.listen):

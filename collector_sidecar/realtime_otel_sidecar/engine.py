@@ -6,9 +6,7 @@ stitcher or writes to the database happens there, so neither needs a lock.
 
 from __future__ import annotations
 
-import itertools
 import logging
-import math
 import queue
 import sqlite3
 import time
@@ -18,16 +16,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import msgspec
-from google.protobuf.message import DecodeError
 
+from .bounds import Bounds, Counters
 from .config import Settings
-from .otlp.decode import Broken, decode_request
+from .conversations import Conversations, Taken
+from .journal import Journal
+from .otlp.decode import Broken
 from .otlp.encode import encode_spans
-from .silence import Silence
+from .recovery import Recovery
 from .stitch.record import Record
 from .stitch.spans import Span
-from .stitch.stitcher import RULES_VERSION, Outcome, Rejection, Stitcher, key_of
-from .store.database import Batch, Checkpoint, Database, DeadLetter, JournalRow, StoreError, span_ids, split_span_ids
+from .stitch.stitcher import RULES_VERSION, Rejection
+from .store.database import Database
+from .store.folder import StoreError, is_corrupt
+from .store.rows import Batch, DeadLetter, JournalRow, OutboxRow, pack_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +37,16 @@ IDLE_SECONDS = 0.5
 """How often a quiet engine looks at the clock and at what was sent."""
 GROUP_BYTES = 8 * 1024 * 1024
 """A transaction takes in requests up to this size: more would make the first of them wait for the last."""
-JOURNAL_ROWS = 256
-JOURNAL_BYTES = 64 * 1024 * 1024
-"""From this length or size on, streams are checkpointed and the journal is cut. It never holds much more than twice as
-much, and that bounds recovery."""
-CHECKPOINTS = 8
-"""Streams at least in one slice of checkpoints."""
 SPANS_PER_ROW = 128
 """Spans in one outbox row, so that a row stays far below the size of a request."""
+REQUESTS_LET_GO = 2
+"""Requests of the sender, of 3 MiB each, that one commit deletes: what is deleted is overwritten, which takes time."""
+HEARTBEAT_SECONDS = 10.0
+"""How often the clock that counts silence is stored while nothing comes: a crash costs it no more than that."""
+FULL_SECONDS = 5.0
+"""After which a client is to send again while there is no room."""
+WIPE_SECONDS = 60.0
+"""How long what was deleted stays in the write-ahead log."""
 
 
 class Unavailable(Exception):
@@ -67,29 +71,29 @@ class Engine:
     """See the module. ``on_outbox`` is called after each commit that has put spans into the outbox."""
 
     def __init__(self, settings: Settings, database: Database, on_outbox: Callable[[], None]) -> None:
+        self._settings = settings
         self._database = database
         self._on_outbox = on_outbox
         self._waiting: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
-        self._stitcher = Stitcher(settings.rules)
-        self._silence = Silence()
-        self._max_silence = settings.max_silence
-        self._position = 0
-        self._dirty: dict[str, int] = {}
-        """Streams that have changed since their checkpoint, with the position of the first change; oldest first."""
-        self._rows: deque[tuple[int, int]] = deque()
-        """Position and size of each row that the journal holds."""
-        self._journal_bytes = 0
-        self._unwritable: set[str] = set()
-        """Streams whose state cannot be checkpointed, until they end."""
-        self._listed: set[tuple[bytes, bytes]] = set()
-        """Ids that the journal listed when this process began: what has gone out before."""
-        self._sent = 0
-        """Newest outbox row that the collector has taken; written by the sender alone."""
-        self._deleted = 0
-        """Newest outbox row that has been deleted for that; written by the engine alone."""
+        self._forget_all()
+        self._acknowledged: deque[tuple[int, list[DeadLetter]]] = deque()
+        """Outbox rows that the collector is done with, as the sender says; the engine takes them out."""
         self._unsaved: Batch | None = None
+        self._wiped = time.monotonic()
+        self._written = False
+        """Whether anything was committed since."""
+        self._damage: sqlite3.Error | None = None
+        """What the sender has found."""
         self._ended = False
         self.failed = False
+
+    def _forget_all(self) -> None:
+        """Begin with nothing in memory."""
+        self._conversations = Conversations(self._settings)
+        self._journal = Journal(self._conversations, self._settings.journal_age)
+        self._bounds = Bounds(self._settings, self._database, self._conversations, self._journal)
+        self._heard = 0.0
+        """What the store knows of the clock that counts silence."""
 
     # --- For other threads ---------------------------------------------------------------------------------------
 
@@ -102,9 +106,13 @@ class Engine:
         if self._ended:  # between these two lines: nobody takes it any more
             self._refuse_waiting()
 
-    def acknowledge(self, outbox_id: int) -> None:
-        """The collector has taken all outbox rows up to this one."""
-        self._sent = outbox_id
+    def acknowledge(self, outbox_id: int, refused: Iterable[DeadLetter] = ()) -> None:
+        """The collector is done with all outbox rows up to this one: it has taken them, but for what it refused."""
+        self._acknowledged.append((outbox_id, list(refused)))
+
+    def report_damage(self, error: sqlite3.Error) -> None:
+        """The sender has found that the database is damaged: `run` fails."""
+        self._damage = error
 
     def stop(self) -> None:
         """Ask `run` to commit what waits, to checkpoint every stream and to return."""
@@ -113,7 +121,16 @@ class Engine:
     @property
     def serving(self) -> bool:
         """Whether requests are taken in."""
-        return self._unsaved is None and not self._ended
+        return self._unsaved is None and not self._ended and not self._bounds.refusal
+
+    @property
+    def outbox_fill(self) -> float:
+        """How full the room for spans is; at 1, requests are refused."""
+        return self._bounds.fill
+
+    @property
+    def counters(self) -> Counters:
+        return self._bounds.counters
 
     # --- Recovery ------------------------------------------------------------------------------------------------
 
@@ -123,78 +140,78 @@ class Engine:
         Raises:
             StoreError: what is stored cannot be read, or not be written.
         """
-        batch, began = Batch(), time.monotonic()
+        began = time.monotonic()
         try:
-            contained = self._load_checkpoints()
-            for outputs in self._database.outputs():
-                self._listed |= split_span_ids(outputs)
-            for row in self._database.journal():
-                self._position = max(self._position, row.position)
-                self._retake(row, contained, batch)
-            if batch:  # other rules or settings than those of the journal: with a checkpoint, this happens once
-                self._checkpoint(batch, len(self._dirty))
-                self._commit(batch)
-        except (sqlite3.Error, msgspec.DecodeError, DecodeError) as error:
-            raise StoreError(f"{self._database.path} cannot be taken up by this release: {error}") from error
-        streams = self._stitcher.streams
-        seconds = time.monotonic() - began
-        logger.info("took up %d open streams and %d journal rows in %.2f s", len(streams), len(self._rows), seconds)
-        self._silence.start({key: self._wait(key) for key in streams})
+            try:
+                self._recover()
+            except sqlite3.DatabaseError as error:
+                if not is_corrupt(error):
+                    raise
+                self._forget_all()
+                self._database.begin_anew(error)
+                self._recover()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self._database.path} cannot be taken up: {error}") from error
+        count, rows = len(self._conversations.open), len(self._journal)
+        logger.info("took up %d open streams and %d journal rows in %.2f s", count, rows, time.monotonic() - began)
 
-    def _load_checkpoints(self) -> dict[str, int]:
-        """Restore the streams; gives the position up to which each contains the journal."""
-        contained: dict[str, int] = {}
-        for row in self._database.checkpoints():
-            self._stitcher.restore(row.key, row.state, ended=row.ended)
-            contained[row.key] = row.position
-            self._position = max(self._position, row.position)
-        return contained
-
-    def _retake(self, row: JournalRow, contained: dict[str, int], batch: Batch) -> None:
-        """Take in a journal row again. What was put out before is not put out again: by id, never by count."""
-        outcome = Outcome()
-        if row.kind == "tick":
-            key = row.data.decode()
-            if contained.get(key, -1) < row.position:
-                outcome = self._tick(key, row.position)
-        else:
-            records = [record for record in decode_request(row.data) if isinstance(record, Record)]
-            fresh = [record for record in records if contained.get(key_of(record), -1) < row.position]
-            outcome = self._feed(fresh, row.position)
-        self._note_row(row)
-        self._put_out(outcome.spans, batch)
+    def _recover(self) -> None:
+        recovery = Recovery(self._database, self._conversations, self._journal)
+        recovery.run()
+        self._bounds.measure()
+        batch = Batch(dead_letters=recovery.dead_letters)
+        _put_out(recovery.spans, time.time_ns(), batch)
+        if batch:  # other rules or settings than those of the journal, or damage: with checkpoints, this happens once
+            self._journal.checkpoint(batch, time.time_ns())
+            self._commit(batch)
+        self._heard = self._conversations.silence.now
 
     # --- The engine's thread -------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Take in requests until `stop`.
 
-        A defect of ours ends the process (`failed`): memory may be ahead of the store, and a restart rebuilds it.
+        A defect of ours, or a damaged database, ends the process (`failed`): memory may be ahead of the store, and a
+        restart rebuilds it.
         """
         group: list[Pending] = []
         stopping = False
         try:
             while not stopping:
                 group, stopping = self._next_group()
-                if self._save_again():
-                    self._take(group)
-                else:
-                    self._refuse(group)
+                self._turn(group)
             self._checkpoint_all()
-        except Exception:
-            logger.exception("internal error: the sidecar ends, and its next start takes up the journal")
+        except Exception as error:
             self.failed = True
+            if is_corrupt(error):
+                self._database.suspect()
+                logger.error("the database is damaged (%s): the sidecar ends, its next start sees to it", error)
+            else:
+                logger.exception("internal error: the sidecar ends, and its next start takes up the journal")
         finally:
             self._ended = True
             self._refuse(group)
             self._refuse_waiting()
+
+    def _turn(self, group: list[Pending]) -> None:
+        """Take a group in, or refuse it. What was sent meanwhile, and what is too old, goes in any case."""
+        if self._damage is not None:
+            raise self._damage
+        if not self._save_again():
+            self._refuse(group)
+        elif self._bounds.refusal:  # and the clock that counts silence stands still
+            self._refuse(group)
+            self._write(Batch(), [])
+        else:
+            self._take(group)
+        self._wipe()
 
     def _next_group(self) -> tuple[list[Pending], bool]:
         """Requests that wait together, and whether a stop was among them."""
         group: list[Pending] = []
         size = 0
         try:
-            pending = self._waiting.get(timeout=IDLE_SECONDS)
+            pending = self._waiting.get(timeout=0 if self._acknowledged else IDLE_SECONDS)
             while pending is not None:
                 group.append(pending)
                 size += len(pending.data)
@@ -208,89 +225,68 @@ class Engine:
     def _take(self, group: list[Pending]) -> None:
         """Feed a group and the clock's ticks, commit, answer."""
         batch = Batch()
-        self._silence.listen()
+        silence = self._conversations.silence
+        silence.listen()
         for pending in group:
             self._take_request(pending, batch)
         if self._waiting.empty():  # else a record that ends the silence may be waiting
-            for key in self._silence.fallen():
-                self._take_tick(key, batch)
-        if count := self._slice(batch):
-            self._checkpoint(batch, count)
-        batch.sent = self._to_delete()
+            for key in silence.fallen():
+                taken = self._conversations.tick(key, self._journal.position + 1)
+                self._note("tick", time.time_ns(), key.encode(), taken, batch)
+        if self._conversations.open and silence.now - self._heard >= HEARTBEAT_SECONDS:
+            batch.heard = silence.now
+        self._write(batch, group)
+
+    def _take_request(self, pending: Pending, batch: Batch) -> None:
+        now = time.time_ns()
+        batch.dead_letters += [DeadLetter(now, each.reason, each.stream, each.encoded) for each in pending.broken]
+        if pending.records:
+            taken = self._conversations.feed(pending.records, self._journal.position + 1)
+            self._note("request", now, pending.data, taken, batch)
+
+    def _note(self, kind: str, now: int, data: bytes, taken: Taken, batch: Batch) -> None:
+        """An input was fed: its journal row, and what came of it."""
+        heard, outputs = self._conversations.silence.now, pack_outputs(taken.outputs)
+        row = JournalRow(self._journal.position + 1, now, heard, kind, RULES_VERSION, data, outputs)
+        self._journal.note(row)
+        batch.journal.append(row)
+        batch.dead_letters += [_dead_letter(now, record, reason) for record, reason in taken.rejected]
+        _put_out(taken.spans, now, batch)
+
+    # --- Writing -------------------------------------------------------------------------------------------------
+
+    def _write(self, batch: Batch, group: list[Pending]) -> None:
+        """Commit the batch, with a slice of what is to be done from time to time, and answer the group."""
+        now = time.time_ns()
+        self._journal.checkpoint_some(batch, now)
+        self._let_go(batch)
+        try:
+            self._bounds.look(batch, now)
+        except (sqlite3.Error, OSError) as error:
+            if is_corrupt(error):
+                raise
+            logger.warning("the data directory cannot be looked at: %s", error)
         if batch and not self._try_commit(batch):
             self._refuse(group)
             return
         for pending in group:
             pending.done.set_result(None)
 
-    def _take_request(self, pending: Pending, batch: Batch) -> None:
-        taken = time.time_ns()
-        batch.dead_letters += [DeadLetter(taken, letter.reason, "", letter.encoded) for letter in pending.broken]
-        if pending.records:
-            outcome = self._feed(pending.records, self._position + 1)
-            self._journal("request", taken, pending.data, outcome, batch)
-
-    def _take_tick(self, key: str, batch: Batch) -> None:
-        outcome = self._tick(key, self._position + 1)
-        self._journal("tick", time.time_ns(), key.encode(), outcome, batch)
-
-    def _feed(self, records: Iterable[Record], position: int) -> Outcome:
-        """Feed the records of one journal row, and note which streams they change."""
-        total = Outcome()
-        for record in records:
-            key = key_of(record)
-            self._dirty.setdefault(key, position)
-            try:
-                _add(total, self._stitcher.feed(record))
-            except Exception as error:  # our defect: if it ended the process, the same record would come again
-                _add(total, Outcome(rejected=[(record, Rejection.INTERNAL_ERROR)], errors=[repr(error)]))
-            if key in self._stitcher.streams:
-                self._silence.hear(key, self._wait(key))
-            else:
-                self._silence.forget(key)
-                self._unwritable.discard(key)
-        return total
-
-    def _tick(self, key: str, position: int) -> Outcome:
-        """Tell the core that the clock has run out for a stream."""
-        total = Outcome()
-        self._dirty.setdefault(key, position)
-        self._silence.forget(key)
-        try:
-            _add(total, self._stitcher.tick(key))
-        except Exception as error:  # our defect, as in `_feed`
-            _add(total, Outcome(errors=[repr(error)]))
-        self._unwritable.discard(key)
-        return total
-
-    def _wait(self, key: str) -> float:
-        """For how many seconds an open stream may be silent."""
-        wait = self._stitcher.wait(key)
-        return self._max_silence if wait is None else wait / 1e9
-
-    def _journal(self, kind: str, taken: int, data: bytes, outcome: Outcome, batch: Batch) -> None:
-        self._position += 1
-        outputs = span_ids((span.trace_id, span.span_id) for span in outcome.spans if span.sampled)
-        row = JournalRow(self._position, taken, kind, RULES_VERSION, data, outputs)
-        self._note_row(row)
-        batch.journal.append(row)
-        batch.dead_letters += [_dead_letter(taken, record, reason) for record, reason in outcome.rejected]
-        self._put_out(outcome.spans, batch)
-
-    def _note_row(self, row: JournalRow) -> None:
-        self._rows.append((row.position, len(row.data)))
-        self._journal_bytes += len(row.data)
-
-    def _put_out(self, spans: list[Span], batch: Batch) -> None:
-        fresh = [span for span in spans if span.sampled and (span.trace_id, span.span_id) not in self._listed]
-        for at in range(0, len(fresh), SPANS_PER_ROW):
-            _encode(fresh[at : at + SPANS_PER_ROW], batch)
-
-    # --- Writing -------------------------------------------------------------------------------------------------
+    def _let_go(self, batch: Batch) -> None:
+        """What the collector is done with leaves the outbox; what it refused is kept among the dead letters."""
+        for _ in range(min(REQUESTS_LET_GO, len(self._acknowledged))):
+            batch.sent, refused = self._acknowledged.popleft()
+            batch.dead_letters += refused
+            self.counters.spans_refused += len(refused)
+            self._bounds.sent()
 
     def _commit(self, batch: Batch) -> None:
         self._database.commit(batch)
-        self._deleted = max(self._deleted, batch.sent)
+        self._written = True
+        self._heard = batch.heard or (batch.journal[-1].heard if batch.journal else self._heard)
+        self.counters.dead_letters += len(batch.dead_letters)
+        if batch.sweep:
+            self._bounds.swept(batch.sweep)
         if batch.outbox:
             self._on_outbox()
 
@@ -299,6 +295,8 @@ class Engine:
         try:
             self._commit(batch)
         except sqlite3.Error as error:
+            if is_corrupt(error):
+                raise
             logger.error("the data directory cannot be written, answering UNAVAILABLE: %s", error)
             self._unsaved = batch
             return False
@@ -309,71 +307,60 @@ class Engine:
         batch = self._unsaved
         if batch is None:
             return True
-        batch.sent = self._to_delete()  # what was sent meanwhile makes room
+        self._let_go(batch)  # what was sent meanwhile makes room
         try:
             self._commit(batch)
-        except sqlite3.Error:
+        except sqlite3.Error as error:
+            if is_corrupt(error):
+                raise
             return False
         logger.warning("the data directory can be written again")
         self._unsaved = None
         return True
 
-    def _to_delete(self) -> int:
-        """The newest outbox row that was sent and is still there; 0 if there is none."""
-        sent = self._sent
-        return sent if sent > self._deleted else 0
-
-    def _slice(self, batch: Batch) -> int:
-        """How many streams to checkpoint now: of a long journal, as large a share of them as the batch is of it."""
-        if len(self._rows) <= JOURNAL_ROWS and self._journal_bytes <= JOURNAL_BYTES:
-            return 0
-        size = sum(len(row.data) for row in batch.journal)
-        share = max(len(batch.journal) / JOURNAL_ROWS, size / JOURNAL_BYTES)
-        return max(CHECKPOINTS, math.ceil(len(self._dirty) * share))
-
-    def _checkpoint(self, batch: Batch, count: int) -> None:
-        """Write the state of the streams that changed longest ago, and cut the journal behind them."""
-        writable = (key for key in self._dirty if key not in self._unwritable)
-        for key in list(itertools.islice(writable, count)):
-            if self._write_state(key, batch):
-                del self._dirty[key]
-        batch.cut = next(iter(self._dirty.values()), self._position + 1)
-        while self._rows and self._rows[0][0] < batch.cut:
-            self._journal_bytes -= self._rows.popleft()[1]
-
-    def _write_state(self, key: str, batch: Batch) -> bool:
-        """False if the state cannot be encoded, a defect of ours: then the journal keeps what it was made of."""
-        ended = key in self._stitcher.tombstones
-        if not ended and key not in self._stitcher.streams:
-            return True  # its records were refused
-        try:
-            state = self._stitcher.snapshot(key)
-        except Exception:
-            logger.exception("internal error: the state of a stream cannot be written, the journal waits for its end")
-            self._unwritable.add(key)
-            return False
-        batch.checkpoints.append(Checkpoint(key, self._position, ended, state))
-        return True
-
     def _checkpoint_all(self) -> None:
         """Unless memory is ahead of the store: then the next start takes up the journal, and clients send again."""
         if self._save_again():
-            batch = Batch()
-            self._checkpoint(batch, len(self._dirty))
+            self._conversations.silence.listen()
+            batch = Batch(heard=self._conversations.silence.now)
+            self._journal.checkpoint(batch, time.time_ns())
             self._try_commit(batch)
 
     def settle_outbox(self) -> None:
         """Let go of what was sent after `run` had returned."""
-        if sent := self._to_delete():
-            self._try_commit(Batch(sent=sent))
+        saved = True
+        while self._acknowledged and saved:
+            batch = Batch()
+            self._let_go(batch)
+            saved = self._try_commit(batch)
+
+    def _wipe(self) -> None:
+        """Empty the write-ahead log, once in a while."""
+        if not self._written or time.monotonic() - self._wiped < WIPE_SECONDS:
+            return
+        self._wiped, self._written = time.monotonic(), False
+        try:
+            self._database.wipe_log()
+        except sqlite3.Error as error:
+            if is_corrupt(error):
+                raise
+            logger.warning("the write-ahead log cannot be emptied now: %s", error)
+            self._written = True
 
     # --- Refusing ------------------------------------------------------------------------------------------------
 
     def _refuse(self, group: Iterable[Pending]) -> None:
-        reason = "the sidecar is stopping" if self._ended else "the data directory cannot be written"
         for pending in group:
             if not pending.done.done():
-                pending.done.set_exception(Unavailable(reason))
+                pending.done.set_exception(self._reason())
+
+    def _reason(self) -> Unavailable:
+        """Why nothing is taken in."""
+        if self._ended:
+            return Unavailable("the sidecar is stopping")
+        if self._unsaved is not None:
+            return Unavailable("the data directory cannot be written")
+        return Unavailable(self._bounds.refusal or "there was no room for spans", FULL_SECONDS)
 
     def _refuse_waiting(self) -> None:
         """Nobody takes requests any more. Called from several threads at a time."""
@@ -385,27 +372,24 @@ class Engine:
             return
 
 
-def _add(total: Outcome, outcome: Outcome) -> None:
-    total.spans += outcome.spans
-    total.rejected += outcome.rejected
-    total.duplicates += outcome.duplicates
-    total.errors += outcome.errors
-    for error in outcome.errors:
-        logger.error("internal error, it costs one stream: %s", error)
+def _put_out(spans: list[Span], now: int, batch: Batch) -> None:
+    """Into the outbox, a few rows."""
+    for at in range(0, len(spans), SPANS_PER_ROW):
+        _encode(spans[at : at + SPANS_PER_ROW], now, batch)
 
 
-def _encode(spans: list[Span], batch: Batch) -> None:
+def _encode(spans: list[Span], now: int, batch: Batch) -> None:
     """One outbox row. A span that cannot be encoded, a defect of ours, becomes a dead letter."""
     try:
-        batch.outbox.append(encode_spans(spans).SerializeToString())
+        batch.outbox.append(OutboxRow(now, len(spans), encode_spans(spans).SerializeToString()))
     except Exception as error:
         if len(spans) > 1:
             for span in spans:
-                _encode([span], batch)
+                _encode([span], now, batch)
             return
         logger.exception("internal error: a span cannot be encoded, it is kept among the dead letters")
         data = repr(spans[0]).encode("utf-8", "replace")
-        batch.dead_letters.append(DeadLetter(time.time_ns(), f"a span cannot be encoded: {error!r}", "", data))
+        batch.dead_letters.append(DeadLetter(now, f"a span cannot be encoded: {error!r}", "", data))
 
 
 def _dead_letter(taken: int, record: Record, reason: Rejection) -> DeadLetter:

@@ -41,7 +41,12 @@ class Sidecar:
         self._database = Database(settings.path)
         self._engine = Engine(settings, self._database, on_outbox=self._on_outbox)
         self._sender = Sender(
-            self._database.path, settings.endpoint, self._engine.acknowledge, endpoint, settings.endpoint_authority
+            self._database.path,
+            settings.endpoint,
+            self._engine.acknowledge,
+            self._engine.report_damage,
+            endpoint,
+            settings.endpoint_authority,
         )
         try:
             self._engine.recover()
@@ -86,7 +91,7 @@ class Sidecar:
             self._engine_thread.join()
         self._sender.stop(self._settings.drain_timeout)
         self._engine.settle_outbox()
-        left = self._database.outbox_size()
+        left = self._database.sizes.outbox_rows
         self._database.close()
         logger.info("stopped; %d requests of spans are kept for the next start", left)
         return left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import shutil
@@ -20,6 +21,7 @@ from tests.sidecar import (
     DIRECT,
     Backend,
     Client,
+    Contents,
     SidecarProcess,
     code_of,
     conversation,
@@ -28,6 +30,8 @@ from tests.sidecar import (
 )
 
 REQUESTS = one_by_one(conversation("traced-stream", turns=4))
+LARGE = [conversation(f"large-{number}", turns=40).request() for number in range(20)]
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -147,3 +151,115 @@ def test_a_full_disk_refuses_requests_loses_none_and_recovers(ends: str, tmp_pat
                 client.send(request)
         assert sidecar.stop() == 0
     assert backend.contents == other.contents
+
+
+# --- Volumes of their own -------------------------------------------------------------------------------------------
+
+
+def mount(*arguments: str) -> bool:
+    """Whether this could be mounted; it takes root, and a kernel that knows it."""
+    return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume of 16 MiB, in memory."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    if not mount("-t", "tmpfs", "-o", "size=16m", "none", str(folder)):
+        pytest.skip("no volume can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(volume: Path, leave: int) -> Path:
+    """A file that takes all room but so many bytes."""
+    filler = volume / "filler"
+    room = os.statvfs(volume)
+    filler.write_bytes(bytes(max(room.f_bavail * room.f_frsize - leave, 0)))
+    return filler
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Contents:
+    with Backend() as backend, SidecarProcess(tmp_path / "undisturbed", backend.endpoint) as sidecar:
+        send(sidecar, REQUESTS)
+        assert sidecar.stop() == 0
+        return backend.contents
+
+
+def send(sidecar: SidecarProcess, requests: list[bytes]) -> None:
+    with Client(sidecar.port) as client:
+        for request in requests:
+            client.send(request)
+
+
+def refused(sidecar: SidecarProcess, request: bytes) -> tuple[float | None, str]:
+    """The request is refused, to be sent again; after how long, and why."""
+    with Client(sidecar.port) as client, pytest.raises(grpc.RpcError) as raised:
+        client.send(request)
+    assert code_of(raised.value) is grpc.StatusCode.UNAVAILABLE
+    assert isinstance(raised.value, grpc.Call)
+    return retry_delay(raised.value), raised.value.details() or ""
+
+
+@pytest.mark.parametrize(
+    ("reserve", "leave", "after", "reason"),
+    [
+        pytest.param("0", 0, 1.0, "the data directory cannot be written", id="to the last byte"),
+        pytest.param("4", 3 * MIB, 5.0, "the disk is full: of its room, 4 MiB are kept free", id="into the reserve"),
+    ],
+)
+def test_a_volume_that_is_full_refuses_requests_and_recovers_by_itself_when_there_is_room(
+    reserve: str, leave: int, after: float, reason: str, volume: Path, backend: Backend, undisturbed: Contents
+) -> None:
+    with SidecarProcess(volume, backend.endpoint, "--disk-reserve-mib", reserve) as sidecar:
+        send(sidecar, REQUESTS[:5])
+        filler = fill(volume, leave)
+        if not leave:
+            with Client(sidecar.port) as client, suppress(grpc.RpcError):
+                for request in [*REQUESTS[5:], *LARGE]:  # until the pages that the log has already are used up
+                    client.send(request)
+        wait_for_health(sidecar.port, HealthCheckResponse.NOT_SERVING)
+        assert refused(sidecar, REQUESTS[5]) == (after, reason)
+        filler.unlink()
+        wait_for_health(sidecar.port, HealthCheckResponse.SERVING)
+        send(sidecar, REQUESTS)
+        assert sidecar.stop() == 0
+    assert undisturbed.items() <= backend.contents.items()
+
+
+def test_a_volume_that_becomes_read_only_refuses_requests_and_a_start_on_the_mended_one_goes_on(
+    tmp_path: Path, backend: Backend, undisturbed: Contents
+) -> None:
+    with loop_volume(tmp_path) as (volume, image):
+        sidecar = SidecarProcess(volume, backend.endpoint, "--disk-reserve-mib", "0")
+        sidecar.start()
+        send(sidecar, REQUESTS[:5])
+        device = subprocess.run(["findmnt", "-no", "SOURCE", volume], capture_output=True, text=True, check=True)
+        Path("/sys/fs/ext4", Path(device.stdout.strip()).name, "trigger_fs_error").write_text("a test")
+        assert refused(sidecar, REQUESTS[5]) == (1.0, "the data directory cannot be written")
+        wait_for_health(sidecar.port, HealthCheckResponse.NOT_SERVING)
+        assert sidecar.stop() == 0
+        subprocess.run(["umount", volume], check=True)
+        assert mount("-o", "loop", str(image), str(volume))
+        with sidecar:
+            send(sidecar, REQUESTS[5:])
+            assert sidecar.stop() == 0
+    assert backend.contents == undisturbed
+
+
+@contextmanager
+def loop_volume(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """A file system of 32 MiB that becomes read-only at its first error: where it is mounted, and its image."""
+    volume, image = folder / "volume", folder / "image"
+    volume.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 * MIB)
+    made = shutil.which("mkfs.ext4") and subprocess.run(["mkfs.ext4", "-q", image], check=False).returncode == 0
+    if not made or not mount("-o", "loop,errors=remount-ro", str(image), str(volume)):
+        pytest.skip("no file system can be made and mounted here")
+    try:
+        yield volume, image
+    finally:
+        subprocess.run(["umount", volume], check=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
+import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -147,6 +150,33 @@ def test_spans_wait_through_kills_and_stops_for_a_backend_that_is_away(
         backend.wait_for(undisturbed["three"])
         assert sidecar.stop() == 0
     assert backend.contents == undisturbed["three"]
+
+
+# --- At a commit ----------------------------------------------------------------------------------------------------
+
+DYING = Path(__file__).parent / "dying.py"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 7, 10])
+@pytest.mark.parametrize("where", ["before", "inside", "after"])
+def test_a_kill_at_a_commit_changes_nothing(
+    where: str, number: int, tmp_path: Path, backend: Backend, undisturbed: dict[str, Contents]
+) -> None:
+    """Of the first ones the database is made; later ones hold requests, whose client has no answer and sends again."""
+    dying = SidecarProcess(tmp_path, backend.endpoint, before=[sys.executable, str(DYING), where, str(number)])
+    waiting = list(ONE)
+    with suppress(AssertionError):  # it may die before it listens
+        dying.start()
+        with Client(dying.port) as client, suppress(grpc.RpcError):
+            while waiting:
+                client.send(waiting[0], timeout=5)
+                del waiting[0]
+    assert dying.wait() == -signal.SIGKILL
+    assert len(waiting) > 0
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
+        send(sidecar, waiting)
+        assert sidecar.stop() == 0
+    assert backend.contents == undisturbed["one"]
 
 
 def test_a_kill_after_a_stream_was_ended_by_silence_does_not_end_it_again(tmp_path: Path, backend: Backend) -> None:

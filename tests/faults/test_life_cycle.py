@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.sidecar import Backend, Client, SidecarProcess, conversation, one_by_one, unavailable
@@ -110,16 +112,68 @@ def test_an_address_in_use_is_refused_clearly(tmp_path: Path, backend: Backend) 
     assert "Traceback" not in second.stderr
 
 
-def test_a_database_of_a_newer_version_is_refused_clearly(tmp_path: Path, backend: Backend) -> None:
+def test_a_database_of_a_newer_version_is_set_aside_unchanged(tmp_path: Path, backend: Backend) -> None:
     with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
         sidecar.stop()
     with sqlite3.connect(sidecar.data_dir / "realtime-otel.db") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    refused = command("sidecar", "--listen", "127.0.0.1:0", "--data-dir", str(sidecar.data_dir))
-    assert refused.returncode == 1
-    assert "is of version 99, this release reads up to" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    sidecar.start()
+    assert "version 99 of the store, of which this release reads up to" in sidecar.log
+    assert "Traceback" not in sidecar.log
+    assert sidecar.stop() == 0
+    (kept,) = sidecar.data_dir.glob("realtime-otel.newer-*.db")
+    with sqlite3.connect(kept) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (99,)
+    connection.close()
+
+
+def test_a_damaged_database_is_set_aside_and_the_next_start_serves(tmp_path: Path, backend: Backend) -> None:
+    with SidecarProcess(tmp_path, backend.endpoint) as sidecar:
+        sidecar.kill()
+        (sidecar.data_dir / "realtime-otel.db").write_bytes(b"overwritten by a stranger" * 1000)
+        (sidecar.data_dir / "realtime-otel.db-wal").unlink()
+        sidecar.start()
+        with Client(sidecar.port) as client:
+            for request in REQUESTS:
+                client.send(request)
+        assert "ERROR" in sidecar.log
+        assert "it is corrupt (file is not a database): it was moved to" in sidecar.log
+        assert sidecar.stop() == 0
+    (kept,) = sidecar.data_dir.glob("realtime-otel.corrupt-*.db")
+    assert kept.read_bytes() == b"overwritten by a stranger" * 1000
+    assert len(backend.contents) >= 5
+
+
+def test_damage_that_shows_itself_while_it_runs_ends_it_and_the_next_start_serves(
+    tmp_path: Path, backend: Backend
+) -> None:
+    backend.answer = unavailable()
+    with SidecarProcess(tmp_path, backend.endpoint, "--drain-timeout", "0") as sidecar:
+        with Client(sidecar.port) as client:
+            for request in REQUESTS:
+                client.send(request)
+        sidecar.stop()  # all of it is in the one file now
+        database = sidecar.data_dir / "realtime-otel.db"
+        sidecar.start()
+        with database.open("r+b") as file:  # behind its back
+            for page in range(2, database.stat().st_size // 4096):
+                file.seek(page * 4096)
+                file.write(b"\xa5" * 4096)
+        with Client(sidecar.port) as client, suppress(grpc.RpcError):
+            for number in range(50):
+                client.send(conversation(f"more-{number}").request())
+        assert sidecar.wait() == 1
+        assert "the database is damaged" in sidecar.log
+        backend.answer = lambda _context: b""
+        sidecar.start()
+        assert "it is corrupt" in sidecar.log
+        with Client(sidecar.port) as client:
+            for request in one_by_one(conversation("after")):
+                client.send(request)
+        assert sidecar.stop() == 0
+    assert len(list(sidecar.data_dir.glob("realtime-otel.corrupt-*.db"))) == 1
+    assert any(b"realtime_session" in request for request in backend.accepted)
 
 
 def test_a_setting_that_cannot_be_used_is_refused_clearly(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime_otel_sidecar import engine
+from realtime_otel_sidecar import conversations, engine, journal
 from realtime_otel_sidecar.otlp.encode import encode_span
 from realtime_otel_sidecar.silence import Silence
 from realtime_otel_sidecar.stitch.state import Rules
@@ -51,10 +51,10 @@ def jumping_clock() -> Iterator[Clock]:
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "time", SimpleNamespace(time_ns=clock.time_ns, monotonic=clock.monotonic))
-        patch.setattr(engine, "Silence", lambda: Silence(clock.monotonic))
+        patch.setattr(conversations, "Silence", lambda: Silence(clock.monotonic))
         patch.setattr(engine, "IDLE_SECONDS", 0.001)
-        patch.setattr(engine, "JOURNAL_ROWS", 3)
-        patch.setattr(engine, "CHECKPOINTS", 1)
+        patch.setattr(journal, "JOURNAL_ROWS", 3)
+        patch.setattr(journal, "CHECKPOINTS", 1)
         yield clock
 
 

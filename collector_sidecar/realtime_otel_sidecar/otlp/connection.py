@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import grpc
@@ -11,6 +12,13 @@ from ..credentials import Credentials, Pem
 
 LONGEST_RECONNECT_SECONDS = 5.0
 """By default, gRPC would wait up to two minutes before it looks whether a server that was away is back."""
+HINTS = {
+    grpc.StatusCode.UNAUTHENTICATED: "see endpoint_token_file",
+    grpc.StatusCode.PERMISSION_DENIED: "see endpoint_token_file and endpoint_certificate_file",
+}
+TLS_HINT = "see endpoint, endpoint_ca_file, endpoint_certificate_file and endpoint_authority"
+TLS_PROBLEM = re.compile("handshake failed|Verification Check failed|failed to connect.*Socket closed")
+"""What gRPC says when it cannot connect because of a certificate, or because only one end speaks TLS."""
 
 
 def open_channel(endpoint: str, pem: Pem, authority: str = "") -> grpc.Channel:
@@ -80,3 +88,11 @@ class Connection:
         """The token to send, if there is one."""
         tokens = self._credentials.tokens
         return (tokens.get()[0].decode("ascii"),) if tokens is not None else ()
+
+
+def hint(error: grpc.Call) -> str:
+    """Which setting it may be about."""
+    found = HINTS.get(error.code(), "")
+    if TLS_PROBLEM.search(error.details() or ""):
+        found = TLS_HINT
+    return f" ({found})" if found else ""

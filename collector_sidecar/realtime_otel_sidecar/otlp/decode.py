@@ -32,10 +32,16 @@ class Broken(Struct, frozen=True):
 
     encoded: bytes
     reason: str
+    stream: str = ""
+    """Its stream's id, if it has one."""
 
 
 class ContractError(ValueError):
     """A record that calls itself an event of a conversation, and cannot be used."""
+
+    def __init__(self, reason: str, stream: str = "") -> None:
+        super().__init__(reason)
+        self.stream = stream
 
 
 def decode_request(data: bytes) -> Iterator[Record | Broken]:
@@ -54,7 +60,7 @@ def decode_request(data: bytes) -> Iterator[Record | Broken]:
                 try:
                     record = decode_record(log_record, resource, scope_logs.scope.name)
                 except ContractError as error:
-                    yield Broken(log_record.SerializeToString(), str(error))
+                    yield Broken(log_record.SerializeToString(), str(error), error.stream)
                 except Exception as error:  # our defect: were the request refused for it, it would come again for ever
                     yield Broken(log_record.SerializeToString(), f"internal error: {error!r}")
                 else:
@@ -77,7 +83,7 @@ def decode_record(log_record: LogRecord, resource: Resource, scope: str) -> Reco
         return None
     broken = _broken(log_record, values)
     if is_event and broken:
-        raise ContractError(broken)
+        raise ContractError(broken, stream_id)
     time = log_record.time_unix_nano or log_record.observed_time_unix_nano
     return Record(
         type=log_record.event_name[PREFIX_LENGTH:] if is_event else "",

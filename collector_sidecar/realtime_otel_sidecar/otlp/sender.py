@@ -1,16 +1,19 @@
 """From the outbox to the collector, in the outbox's order, until each row is acknowledged.
 
-Which answers are retried, and after how long, is OTLP's rule (OTLP specification, OTLP/gRPC Response, Failures).
+Which answers are retried, and after how long, is OTLP's rule (OTLP specification, OTLP/gRPC Response, Failures). One
+request is under way at a time: so the order needs no care, and it is fast enough (measured, on one core together with a
+backend in Python: 17,000 spans of 1.1 kB a second, where 30,000 records a second settle to a few thousand).
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import re
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -22,56 +25,52 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ..credentials import Credentials
 from ..store.database import OutboxReader
-from .connection import Connection
+from ..store.folder import is_corrupt
+from ..store.rows import DeadLetter
+from .connection import Connection, hint
+from .refusal import MISCONFIGURED, RETRYABLE, Answer, Row, letter, pieces, probes, single_spans
 
 logger = logging.getLogger(__name__)
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 REQUEST_BYTES = 3 * 1024 * 1024
 """A collector takes 4 MiB by default (its ``max_recv_msg_size_mib``)."""
+SMALLEST_LIMIT = 1024 * 1024
+"""That setting's least value: what is refused below it is not refused for its size."""
 TIMEOUT_SECONDS = 30.0
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 LONGEST_DELAY = 300.0
 """A RetryInfo is followed up to here."""
 
-HINTS = {
-    grpc.StatusCode.UNAUTHENTICATED: "see endpoint_token_file",
-    grpc.StatusCode.PERMISSION_DENIED: "see endpoint_token_file and endpoint_certificate_file",
-}
-TLS_HINT = "see endpoint, endpoint_ca_file, endpoint_certificate_file and endpoint_authority"
-TLS_PROBLEM = re.compile("handshake failed|Verification Check failed|failed to connect.*Socket closed")
-"""What gRPC says when it cannot connect because of a certificate, or because only one end speaks TLS."""
-
-RETRYABLE = frozenset(
-    {
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.OUT_OF_RANGE,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
-    }
-)
-
 
 class Sender:
-    """A thread that sends. ``acknowledge`` is called with the id of the newest row that the collector has taken."""
+    """A thread that sends.
+
+    ``acknowledge`` is called with the id of the newest row that is done with, and what of it the collector refused;
+    ``report_damage`` when the database turns out to be damaged.
+    """
 
     def __init__(
         self,
         path: Path,
         endpoint: str,
-        acknowledge: Callable[[int], None],
+        acknowledge: Callable[[int, list[DeadLetter]], None],
+        report_damage: Callable[[sqlite3.Error], None],
         credentials: Credentials = Credentials(),  # noqa: B008 - it is frozen
         authority: str = "",
     ) -> None:
         self._path = path
         self._acknowledge = acknowledge
+        self._report_damage = report_damage
         self._connection = Connection(endpoint, METHOD, credentials, authority)
         self._endpoint = endpoint
         self._last = 0
-        self._failing: tuple[grpc.StatusCode, str] | None = None
-        """What the collector answered last, unless it was OK, and where to look for that."""
+        self._limit = REQUEST_BYTES
+        """Of a request, in bytes."""
+        self._failing = (grpc.StatusCode.OK, "")
+        """What the collector answered last, and where to look for that."""
+        self.rejected = 0
+        """Spans that the collector has dropped out of requests that it took (OTLP's partial success): lost."""
         self._wake = threading.Event()
         self._draining = threading.Event()
         self._ending = threading.Event()
@@ -101,8 +100,10 @@ class Sender:
                 with closing(OutboxReader(self._path)) as reader:
                     self._send_all(reader)
                 return
-            except Exception:  # of the disk, or a defect of ours: without this thread the outbox would only grow
+            except Exception as error:  # the disk, or a defect of ours: without this thread the outbox would only grow
                 logger.exception("the outbox cannot be sent, trying again in %.0f s", LONGEST_WAIT)
+                if isinstance(error, sqlite3.Error) and is_corrupt(error):
+                    self._report_damage(error)
                 self._ending.wait(LONGEST_WAIT)
 
     def _send_all(self, reader: OutboxReader) -> None:
@@ -110,63 +111,125 @@ class Sender:
         wait = FIRST_WAIT
         while not self._ending.is_set():
             self._wake.clear()
-            rows = reader.after(self._last, max_bytes=REQUEST_BYTES)
+            is_draining = self._draining.is_set()  # before it looks: what comes between the two would be left
+            rows = reader.after(self._last, max_bytes=self._limit)
             if not rows:
-                if self._draining.is_set():
+                if is_draining:
                     return
                 self._wake.wait()
                 continue
-            # Messages of one type, one after the other, are that message with all their members: no row is parsed.
-            delay = self._send(b"".join(data for _, data in rows))
-            if delay is None:
-                self._last, wait = rows[-1][0], FIRST_WAIT
-                self._acknowledge(self._last)
+            answer = self._deliver(rows, reader)
+            self._log(answer)
+            if answer.taken:
+                wait = FIRST_WAIT
             else:
-                self._ending.wait(max(delay, wait * random.uniform(0.5, 1.0)))
+                self._ending.wait(max(answer.delay, wait * random.uniform(0.5, 1.0)))
                 wait = min(wait * 2, LONGEST_WAIT)
 
-    def _send(self, request: bytes) -> float | None:
-        """None if the collector has taken it, else the least seconds to wait before it is sent again."""
+    def _deliver(self, rows: list[Row], reader: OutboxReader) -> Answer:
+        """Send these rows. Of what is refused for good, find out what it is, and set that aside."""
+        # Messages of one type, one after the other, are that message with all their members: no row is parsed.
+        answer = self._send(b"".join(data for _, data in rows))
+        if answer.taken:
+            self._done(rows[-1][0], [])
+        elif answer.refused:
+            # Not before the collector has taken something else: it may be refusing everything.
+            if not (answer := self._probe(rows, reader.newest())).taken:
+                return answer
+            for row_id, data in rows:
+                answer, refused = self._sort_out(data)
+                if not answer.taken:
+                    return answer
+                self._done(row_id, refused)
+        return answer
+
+    def _probe(self, rows: list[Row], newest: Row | None) -> Answer:
+        """The rows were refused: whether the collector takes anything."""
+        answer = Answer()
+        for probe in probes(rows, newest):
+            answer = self._send(probe)
+            if not answer.refused:
+                return answer
+        return replace(answer, delay=LONGEST_WAIT)
+
+    def _sort_out(self, row: bytes) -> tuple[Answer, list[DeadLetter]]:
+        """Send a row, span by span if it must be, and say what of it is refused."""
+        answer = self._send(row)
+        if not answer.refused:
+            return answer, []
+        refused = []
+        for span in single_spans(row):
+            answer = self._send(span)
+            if answer.refused:
+                refused.append(letter(span, answer.problem))
+            elif not answer.taken:
+                return answer, []
+        return Answer(taken=True), refused
+
+    def _done(self, row_id: int, refused: list[DeadLetter]) -> None:
+        if refused:
+            problem = f"{len(refused)} spans for good, they are kept among the dead letters: {refused[0].reason}"
+            logger.error("%s has refused %s", self._endpoint, problem)
+        self._last = row_id
+        self._acknowledge(row_id, refused)
+
+    # --- One request ---------------------------------------------------------------------------------------------
+
+    def _send(self, rows: bytes) -> Answer:
+        """Send a request, in several if it is too large for one; an answer other than OK is the last one's."""
+        answer = Answer(taken=True)
+        for request in pieces(rows, self._limit):
+            answer = self._send_one(request)
+            if not answer.taken:
+                break
+        return answer
+
+    def _send_one(self, request: bytes) -> Answer:
         try:
             answer = ExportTraceServiceResponse.FromString(self._connection.call(request, TIMEOUT_SECONDS))
         except grpc.RpcError as error:
-            return self._failed(cast("grpc.Call", error))  # grpcio raises an object that is both
+            return self._failed(cast("grpc.Call", error), len(request))  # grpcio raises an object that is both
         except ValueError:  # the channel was closed before the call, by `stop`
-            return 0.0
+            return Answer()
         except DecodeError:  # an answer with OK, whatever else it says
             logger.warning("%s answers with something that is no ExportTraceServiceResponse", self._endpoint)
-            return None
+            return Answer(taken=True)
         told = answer.partial_success
         message = self._connection.hide(told.error_message)
         if told.rejected_spans:  # final, by OTLP's rule: never to be sent again
-            logger.error("%s rejected %d spans: %s", self._endpoint, told.rejected_spans, message)
+            self.rejected += told.rejected_spans
+            logger.error("LOST: %s rejected %d spans: %s", self._endpoint, told.rejected_spans, message)
         elif message:
             logger.warning("%s took the spans, and warns: %s", self._endpoint, message)
-        if self._failing is not None:
-            logger.info("%s takes spans again", self._endpoint)
-            self._failing = None
-        return None
+        return Answer(taken=True)
 
-    def _failed(self, error: grpc.Call) -> float:
+    def _failed(self, error: grpc.Call, size: int) -> Answer:
+        """OTLP's rules, but for what is mostly a mistake of configuration: spans wait until it is mended."""
         delay, code = _retry_delay(error), error.code()
-        retryable = code in RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None)
-        failing = code, _hint(error)
-        if failing != self._failing and not self._ending.is_set():
-            level = logging.WARNING if retryable else logging.ERROR
-            problem = f"{code.name}: {self._connection.hide(error.details())}{failing[1]}"
+        problem = f"{code.name}: {self._connection.hide(error.details())}"
+        failed = Answer(code=code, problem=problem, hint=hint(error))
+        exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        if code in RETRYABLE or (exhausted and delay is not None):
+            return replace(failed, delay=delay or 0.0)
+        if exhausted and size > SMALLEST_LIMIT and self._limit > SMALLEST_LIMIT:
+            self._limit = max(self._limit // 2, SMALLEST_LIMIT)  # it seems to take no more: the next one is smaller
+            return failed
+        if code in MISCONFIGURED or (exhausted and size <= SMALLEST_LIMIT):
+            return replace(failed, delay=LONGEST_WAIT)
+        return replace(failed, refused=True)
+
+    def _log(self, answer: Answer) -> None:
+        """Say when the collector begins to take no spans, or to take them again."""
+        failing = answer.code, answer.hint
+        if failing == self._failing or self._ending.is_set():
+            return
+        self._failing = failing
+        if answer.taken:
+            logger.info("%s takes spans again", self._endpoint)
+        else:
+            level = logging.WARNING if answer.code in RETRYABLE else logging.ERROR
+            problem = answer.problem + answer.hint
             logger.log(level, "%s does not take spans, they wait in the outbox: %s", self._endpoint, problem)
-            self._failing = failing
-        # The rest is mostly a mistake of configuration (a wrong address, a missing credential): spans wait until it is
-        # mended.
-        return delay or 0.0 if retryable else LONGEST_WAIT
-
-
-def _hint(error: grpc.Call) -> str:
-    """Which setting it may be about."""
-    hint = HINTS.get(error.code(), "")
-    if TLS_PROBLEM.search(error.details() or ""):
-        hint = TLS_HINT
-    return f" ({hint})" if hint else ""
 
 
 def _retry_delay(error: grpc.Call) -> float | None:

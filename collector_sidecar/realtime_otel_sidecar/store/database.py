@@ -7,122 +7,82 @@ and the journal behind them, so nothing else needs to be written.
 
 from __future__ import annotations
 
-import fcntl
+import logging
 import sqlite3
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Final
+from typing import Any
 
-SCHEMA_VERSION: Final = 1
+from . import folder as files
+from .folder import CorruptError, StoreError, UnusableError, is_corrupt
+from .rows import Batch, Checkpoint, JournalRow, Sizes
+from .schema import migrate, transaction
 
-SCHEMA: Final = """
-CREATE TABLE journal (
-    position INTEGER PRIMARY KEY,
-    taken    INTEGER NOT NULL,  -- wall clock, Unix nanoseconds
-    kind     TEXT NOT NULL,     -- 'request': an encoded ExportLogsServiceRequest; 'tick': the key of a silent stream
-    rules    TEXT NOT NULL,     -- version of the rules that it was stitched with
-    data     BLOB NOT NULL,
-    outputs  BLOB NOT NULL      -- trace id and span id, 24 bytes each, of the spans that it produced
-) STRICT;
-CREATE TABLE outbox (
-    id   INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: the sender's place in the queue
-    data BLOB NOT NULL                       -- an encoded ExportTraceServiceRequest
-) STRICT;
-CREATE TABLE checkpoints (
-    key      TEXT PRIMARY KEY,
-    position INTEGER NOT NULL,  -- of the last journal row that the state contains
-    ended    INTEGER NOT NULL,  -- 1: a tombstone
-    state    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE dead_letters (
-    id     INTEGER PRIMARY KEY,
-    taken  INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    stream TEXT NOT NULL,
-    data   BLOB NOT NULL        -- an encoded LogRecord, or the core's record as MessagePack
-) STRICT;
-CREATE TABLE identity (id TEXT NOT NULL) STRICT;
-"""
+logger = logging.getLogger(__name__)
 
-
-class StoreError(Exception):
-    """The data directory cannot be used; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class JournalRow:
-    position: int
-    taken: int
-    kind: str
-    rules: str
-    data: bytes
-    outputs: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    key: str
-    position: int
-    ended: bool
-    state: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    taken: int
-    reason: str
-    stream: str
-    data: bytes
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one transaction writes. `Database.commit` may be called again with a batch that it failed to commit."""
-
-    journal: list[JournalRow] = field(default_factory=list)
-    outbox: list[bytes] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    checkpoints: list[Checkpoint] = field(default_factory=list)
-    sent: int = 0
-    """Outbox rows up to this id have been acknowledged by the collector."""
-    cut: int = 0
-    """Journal rows below this position are contained in checkpoints."""
-
-    def __bool__(self) -> bool:
-        return bool(self.journal or self.outbox or self.dead_letters or self.checkpoints or self.sent or self.cut)
+SWEEP_ROWS = 64
+"""What one commit lets go of for its age: few enough that no request waits for it."""
+SWEEP_PAGES = 256
+"""Pages of 4 KiB that one commit gives back to the file system, a few milliseconds' work."""
+SPARE_PAGES = 4096
+"""Free pages that stay in the file: the outbox grows and shrinks all the time."""
 
 
 class Database:
     """One process's hold on a data directory.
 
+    A database that is damaged or of a newer release is moved aside, with an error in the log, and an empty one takes
+    its place.
+
     Raises:
-        StoreError: the directory cannot be made or written, another process holds it, or the database is of a newer
-            version.
+        StoreError: the directory cannot be made or written, another process holds it, or the database is of another
+            program.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "realtime-otel.db"
+        self.path = folder / files.NAME
+        self.sizes = Sizes()
+        """As of the last commit."""
         with ExitStack() as opened:
-            self._lock = opened.enter_context(_lock(folder))
+            self._lock = opened.enter_context(files.lock(folder))
             try:
-                self._connection = opened.enter_context(closing(_connect(self.path)))
-                self._migrate()
+                self._open()
             except (sqlite3.Error, OSError) as error:
                 raise StoreError(f"{self.path} cannot be opened: {error}") from error
             opened.pop_all()
+        for each in files.those_set_aside(self.path):
+            logger.warning("%s was set aside and nobody reads it: see to it, or delete it", each)
 
     def close(self) -> None:
         self._connection.close()
         self._lock.close()
 
+    def begin_anew(self, error: Exception) -> None:
+        """Damage has shown itself: move the database aside and go on with an empty one.
+
+        Raises:
+            StoreError: no empty one can be made.
+        """
+        self._connection.close()
+        try:
+            self._set_aside(error)
+            self._make()
+        except (sqlite3.Error, OSError) as failure:
+            raise StoreError(f"{self.path} cannot be made anew: {failure}") from failure
+
+    def suspect(self) -> None:
+        """Let the next start look at every page."""
+        with suppress(OSError):
+            self.path.with_name(files.SUSPECT).touch(mode=0o600)
+
     @property
     def identity(self) -> str:
         """Drawn once for a data directory."""
-        row = self._connection.execute("SELECT id FROM identity").fetchone()
-        return str(row[0])
+        return str(self._one("SELECT id FROM directory")[0])
+
+    # --- Writing -------------------------------------------------------------------------------------------------
 
     def commit(self, batch: Batch) -> None:
         """Write all of it, or nothing, and return when it is on disk.
@@ -131,31 +91,99 @@ class Database:
             sqlite3.Error: it is not on disk; the same batch may be tried again.
         """
         write = self._connection
-        if write.in_transaction:  # of a commit that failed, and whose rollback failed too
-            write.rollback()
-        with write:
-            write.execute("BEGIN IMMEDIATE")
+        with transaction(write):
             # First what goes: on a full disk, its room may be what the rest needs.
-            if batch.sent:
-                write.execute("DELETE FROM outbox WHERE id <= ?", (batch.sent,))
-            if batch.cut:
-                write.execute("DELETE FROM journal WHERE position < ?", (batch.cut,))
+            gone = self._delete(batch)
             # A row that the checkpoints of its own batch contain is not needed any more.
-            rows = (_journal_values(row) for row in batch.journal if row.position >= batch.cut)
-            write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
-            write.executemany("INSERT INTO outbox (data) VALUES (?)", ((data,) for data in batch.outbox))
+            rows = (row for row in batch.journal if row.position >= batch.cut)
+            write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", map(_journal_values, rows))
+            write.executemany(
+                "INSERT INTO outbox (taken, spans, data) VALUES (?, ?, ?)",
+                ((row.taken, row.spans, row.data) for row in batch.outbox),
+            )
             write.executemany(
                 "INSERT INTO dead_letters (taken, reason, stream, data) VALUES (?, ?, ?, ?)",
                 ((letter.taken, letter.reason, letter.stream, letter.data) for letter in batch.dead_letters),
             )
             write.executemany(
-                "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
-                ((row.key, row.position, row.ended, row.state) for row in batch.checkpoints),
+                "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
+                map(_checkpoint_values, batch.checkpoints),
             )
+            if batch.heard is not None:
+                write.execute("UPDATE directory SET heard = ?", (batch.heard,))
+        self.sizes = self.sizes - gone + _added(batch)
+
+    def wipe_log(self) -> None:
+        """Empty the write-ahead log, which keeps what was written, deleted or not, until it is overwritten.
+
+        Raises:
+            sqlite3.Error: not now.
+        """
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _delete(self, batch: Batch) -> Sizes:
+        """What goes, and how much of it waited in the outbox and among the dead letters."""
+        write, sweep = self._connection, batch.sweep
+        gone = Sizes()
+        if upto := max(batch.sent, sweep.outbox_upto):
+            gone += self._outbox("WHERE id <= ?", upto)
+            write.execute("DELETE FROM outbox WHERE id <= ?", (upto,))
+        if batch.cut:
+            write.execute("DELETE FROM journal WHERE position < ?", (batch.cut,))
+        if sweep.letters_upto:
+            gone += self._letters("WHERE id <= ?", sweep.letters_upto)
+            write.execute("DELETE FROM dead_letters WHERE id <= ?", (sweep.letters_upto,))
+        write.executemany("DELETE FROM checkpoints WHERE key = ?", ((key,) for key in sweep.tombstones))
+        for _ in range(sweep.pages):  # one for each call: Python steps a statement that has no columns only once
+            write.execute("PRAGMA incremental_vacuum(1)")
+        return gone
+
+    # --- What has grown old, or too much -------------------------------------------------------------------------
+
+    def old_spans(self, before: int) -> tuple[int, int]:
+        """Up to which id the outbox's first rows were taken before this time, and how many spans they hold."""
+        query = "SELECT id, taken, spans FROM outbox ORDER BY id LIMIT ?"
+        upto = spans = 0
+        for row_id, taken, count in self._all(query, SWEEP_ROWS):
+            if taken >= before:
+                break
+            upto, spans = row_id, spans + count
+        return upto, spans
+
+    def old_letters(self, before: int, max_bytes: int) -> tuple[int, int]:
+        """Up to which id the first dead letters go, for their age or for their sum, and how many they are."""
+        query = "SELECT id, taken, length(data) FROM dead_letters ORDER BY id LIMIT ?"
+        upto = count = 0
+        left = self.sizes.letters_bytes
+        for row_id, taken, size in self._all(query, SWEEP_ROWS):
+            if taken >= before and left <= max_bytes:
+                break
+            upto, count, left = row_id, count + 1, left - size
+        return upto, count
+
+    def old_tombstones(self, before: int, position: int) -> list[str]:
+        """Keys of streams that ended before this time, and of which the journal from this position on holds nothing."""
+        query = "SELECT key FROM checkpoints WHERE ended = 1 AND taken < ? AND position < ? ORDER BY taken LIMIT ?"
+        return [key for (key,) in self._all(query, before, position, SWEEP_ROWS)]
+
+    def spare_pages(self) -> int:
+        """How many free pages to give back now."""
+        free = int(self._one("PRAGMA freelist_count")[0])
+        return min(max(free - SPARE_PAGES, 0), SWEEP_PAGES)
+
+    def free_bytes(self) -> int:
+        """Room inside the file, which is written to before the file grows."""
+        pages, size = self._one("PRAGMA freelist_count")[0], self._one("PRAGMA page_size")[0]
+        return int(pages * size)
+
+    # --- Reading -------------------------------------------------------------------------------------------------
 
     def checkpoints(self) -> Iterator[Checkpoint]:
-        for key, position, ended, state in self._connection.execute("SELECT * FROM checkpoints"):
-            yield Checkpoint(key, position, bool(ended), state)
+        """The streams, the one that was heard longest ago first."""
+        for key, position, taken, heard, ended, put_out, state in self._connection.execute(
+            "SELECT * FROM checkpoints ORDER BY heard"
+        ):
+            yield Checkpoint(key, position, taken, heard, bool(ended), put_out, state)
 
     def journal(self) -> Iterator[JournalRow]:
         for row in self._connection.execute("SELECT * FROM journal ORDER BY position"):
@@ -166,35 +194,75 @@ class Database:
         for (outputs,) in self._connection.execute("SELECT outputs FROM journal"):
             yield outputs
 
-    def outbox_size(self) -> int:
-        """Rows that the collector has not acknowledged yet."""
-        return int(self._connection.execute("SELECT count(*) FROM outbox").fetchone()[0])
+    def heard(self) -> float:
+        """The newest time on the clock that counts silence."""
+        query = "SELECT max(d.heard, (SELECT coalesce(max(heard), 0) FROM journal)) FROM directory d"
+        return float(self._one(query)[0])
 
     def dead_letters(self) -> list[tuple[str, str]]:
         """Reason and stream of each."""
-        return list(self._connection.execute("SELECT reason, stream FROM dead_letters ORDER BY id"))
+        return self._all("SELECT reason, stream FROM dead_letters ORDER BY id")
 
-    def _migrate(self) -> None:
-        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if found > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path} is of version {found}, this release reads up to {SCHEMA_VERSION}: "
-                "use a newer release, or another data directory"
-            )
-        if found == 0:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                for statement in SCHEMA.split(";\n"):
-                    self._connection.execute(statement)
-                self._connection.execute("INSERT INTO identity VALUES (?)", (str(uuid.uuid4()),))
-                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    # --- Opening -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        try:
+            files.inspect(self.path)
+            self._make()
+        except (UnusableError, sqlite3.Error) as error:
+            if not isinstance(error, UnusableError) and not is_corrupt(error):
+                raise
+            self._set_aside(error)
+            self._make()
+
+    def _make(self) -> None:
+        """Connect, to a new database or an older one, and bring it up."""
+        connection = files.connect(self.path)
+        try:
+            migrate(connection)
+            with transaction(connection):
+                query = "UPDATE directory SET release = ? WHERE release <> ?"
+                connection.execute(query, (_release(), _release()))
+            self._connection = connection
+            self.sizes = self._outbox() + self._letters()
+        except BaseException:
+            connection.close()
+            raise
+
+    def _set_aside(self, error: Exception) -> None:
+        kind = error.kind if isinstance(error, UnusableError) else CorruptError.kind
+        target = files.set_aside(self.path, kind)
+        logger.error(
+            "%s cannot be used, it is %s (%s): it was moved to %s, and the sidecar goes on with an empty one. Spans "
+            "that waited in it, and the beginnings of open conversations, are only there",
+            self.path,
+            kind,
+            error,
+            target,
+        )
+
+    def _outbox(self, which: str = "", *values: int) -> Sizes:
+        found = f"SELECT count(*), coalesce(sum(spans), 0), coalesce(sum(length(data)), 0) FROM outbox {which}"  # noqa: S608
+        rows, spans, size = self._one(found, *values)
+        return Sizes(outbox_rows=rows, outbox_spans=spans, outbox_bytes=size)
+
+    def _letters(self, which: str = "", *values: int) -> Sizes:
+        found = f"SELECT count(*), coalesce(sum(length(data)), 0) FROM dead_letters {which}"  # noqa: S608
+        count, size = self._one(found, *values)
+        return Sizes(letters=count, letters_bytes=size)
+
+    def _all(self, query: str, *values: int) -> list[Any]:
+        return self._connection.execute(query, values).fetchall()
+
+    def _one(self, query: str, *values: int) -> Any:
+        return self._connection.execute(query, values).fetchone()
 
 
 class OutboxReader:
     """The sender's own connection: it reads while the owner of the database writes."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = _connect(path)
+        self._connection = files.connect(path)
 
     def after(self, last: int, *, max_bytes: int) -> list[tuple[int, bytes]]:
         """Id and data of the next rows, at least one if there is one, together at most ``max_bytes``."""
@@ -209,54 +277,36 @@ class OutboxReader:
                 rows.append((row_id, data))
         return rows
 
+    def newest(self) -> tuple[int, bytes] | None:
+        """Id and data of the last row."""
+        query = "SELECT id, data FROM outbox ORDER BY id DESC LIMIT 1"
+        row: tuple[int, bytes] | None = self._connection.execute(query).fetchone()
+        return row
+
     def close(self) -> None:
         self._connection.close()
 
 
-def _lock(folder: Path) -> IO[bytes]:
-    """Hold the folder for this process alone, until the file is closed or the process dies."""
+def _added(batch: Batch) -> Sizes:
+    return Sizes(
+        outbox_rows=len(batch.outbox),
+        outbox_spans=sum(row.spans for row in batch.outbox),
+        outbox_bytes=sum(len(row.data) for row in batch.outbox),
+        letters=len(batch.dead_letters),
+        letters_bytes=sum(len(letter.data) for letter in batch.dead_letters),
+    )
+
+
+def _journal_values(row: JournalRow) -> tuple[Any, ...]:
+    return row.position, row.taken, row.heard, row.kind, row.rules, row.data, row.outputs
+
+
+def _checkpoint_values(row: Checkpoint) -> tuple[Any, ...]:
+    return row.key, row.position, row.taken, row.heard, row.ended, row.put_out, row.state
+
+
+def _release() -> str:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / "lock").open("ab")
-    except OSError as error:
-        raise StoreError(f"the data directory {folder} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise StoreError(f"the data directory {folder} is in use by another process") from error
-    return lock
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # Conversations, with content on, are nobody else's to read; the files beside it (-wal, -shm) take its mode.
-    path.touch(mode=0o600)
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-    try:
-        if not path.stat().st_size:
-            # Only a file without tables takes it up; without it, a database that an outage has made large stays so.
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-        if mode != "wal":  # so on file systems over a network
-            raise StoreError(f"{path} is on a file system without shared memory; use a local disk")
-        # FULL: each commit is synced before it returns; with NORMAL, a power cut would lose what was answered with OK.
-        for pragma in ("synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
-            connection.execute(f"PRAGMA {pragma}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _journal_values(row: JournalRow) -> tuple[int, int, str, str, bytes, bytes]:
-    return row.position, row.taken, row.kind, row.rules, row.data, row.outputs
-
-
-def span_ids(ids: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Trace ids and span ids as ``outputs`` holds them."""
-    return b"".join(trace_id + span_id for trace_id, span_id in ids)
-
-
-def split_span_ids(outputs: bytes) -> set[tuple[bytes, bytes]]:
-    """What `span_ids` joined."""
-    return {(outputs[at : at + 16], outputs[at + 16 : at + 24]) for at in range(0, len(outputs), 24)}
+        return version("realtime-otel")
+    except PackageNotFoundError:  # run from a checkout
+        return "0"

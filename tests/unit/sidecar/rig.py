@@ -18,28 +18,12 @@ from realtime_otel_sidecar.otlp.decode import Broken, decode_request
 from realtime_otel_sidecar.otlp.encode import encode_span
 from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
-from realtime_otel_sidecar.store.database import Batch, Database, OutboxReader
+from realtime_otel_sidecar.store import folder
+from realtime_otel_sidecar.store.database import Database, OutboxReader
+from realtime_otel_sidecar.store.rows import Batch
 from tests.sidecar import Contents, spans_of
 
 TIMEOUT = 10.0
-STATEMENTS = [
-    (sqlite3.SQLITE_TRANSACTION, "BEGIN"),
-    (sqlite3.SQLITE_TRANSACTION, "COMMIT"),
-    (sqlite3.SQLITE_INSERT, "journal"),
-    (sqlite3.SQLITE_INSERT, "outbox"),
-    (sqlite3.SQLITE_INSERT, "dead_letters"),
-    (sqlite3.SQLITE_INSERT, "checkpoints"),
-    (sqlite3.SQLITE_DELETE, "outbox"),
-    (sqlite3.SQLITE_DELETE, "journal"),
-]
-"""All that a commit writes with, as SQLite's authorizer names it (a test holds this to be so)."""
-STATEMENT_IDS = [
-    "begin",
-    "commit",
-    *(f"insert {table}" for _, table in STATEMENTS[2:6]),
-    "delete outbox",
-    "delete journal",
-]
 
 
 class Rig:
@@ -49,8 +33,13 @@ class Rig:
         self.folder = folder
         self.database = database(folder)
         self.woken = 0
+        self.on_outbox: Callable[[], None] = lambda: None
         self.engine = Engine(Settings(data_dir=str(folder), **settings), self.database, on_outbox=self._wake)
-        self.engine.recover()
+        try:
+            self.engine.recover()
+        except BaseException:
+            self.database.close()
+            raise
         self._thread = threading.Thread(target=self.engine.run)
         self._thread.start()
 
@@ -81,17 +70,66 @@ class Rig:
         self.engine.stop()
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
-        self.engine.settle_outbox()
-        self.database.close()
+        try:
+            self.engine.settle_outbox()
+        finally:
+            self.database.close()
 
     def _wake(self) -> None:
         self.woken += 1
+        self.on_outbox()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self.stop()
+
+
+class Faults:
+    """Counts the statements of every connection that is opened meanwhile, and fails one of them, once.
+
+    ``strike`` is what happens at that statement; if it returns, SQLite refuses the statement.
+    """
+
+    def __init__(self, at: int = 0, strike: Callable[[], None] = lambda: None) -> None:
+        self.at = at
+        self.strike = strike
+        self.statements: list[str] = []
+        self._lock = threading.Lock()
+
+    @property
+    def failed(self) -> str:
+        """The statement that has failed; empty if there were not so many."""
+        return self.statements[self.at - 1] if 0 < self.at <= len(self.statements) else ""
+
+    def run(self, statement: str) -> None:
+        with self._lock:
+            self.statements.append(statement)
+            if len(self.statements) == self.at:
+                self.strike()
+                raise sqlite3.OperationalError(f"as the test says, at {statement}")
+
+
+@contextmanager
+def faults(at: int = 0, strike: Callable[[], None] = lambda: None) -> Iterator[Faults]:
+    """Fail the statement of this number, from 1, on the connections that are opened inside; 0: none."""
+    meant = Faults(at, strike)
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            meant.run(sql)
+            return super().execute(sql, *values)
+
+        def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            meant.run(sql)
+            return super().executemany(sql, *values)
+
+    before, folder.CONNECTION = folder.CONNECTION, Connection
+    try:
+        yield meant
+    finally:
+        folder.CONNECTION = before
 
 
 class Gate(Database):
@@ -117,7 +155,7 @@ def gate_of(rig: Rig) -> Gate:
 
 
 def open_streams(rig: Rig) -> set[str]:
-    return set(rig.engine._stitcher.streams)
+    return set(rig.engine._conversations.open)
 
 
 def await_end(rig: Rig) -> None:

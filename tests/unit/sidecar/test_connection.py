@@ -16,12 +16,12 @@ from realtime_otel_sidecar.credentials import of_endpoint
 from realtime_otel_sidecar.otlp import connection
 from realtime_otel_sidecar.otlp import sender as sender_module
 from realtime_otel_sidecar.otlp.connection import Connection
-from realtime_otel_sidecar.otlp.sender import METHOD, Sender
-from realtime_otel_sidecar.store.database import Batch, Database
+from realtime_otel_sidecar.otlp.sender import METHOD
+from realtime_otel_sidecar.store.database import Database
 from tests.certificates import Authority, Pair, replace
 from tests.sidecar import Backend, accepted, only_with, refused
 from tests.unit.sidecar.rig import eventually
-from tests.unit.sidecar.test_sender import row
+from tests.unit.sidecar.sending import Running, row, waiting
 
 TLS_HINT = "(see endpoint, endpoint_ca_file, endpoint_certificate_file and endpoint_authority)"
 
@@ -58,17 +58,14 @@ def sending(folder: Path, backend: Backend, **settings: object) -> Iterator[list
     """A sender with one row to send; gives the list of what it has acknowledged."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     named = Settings(**{"endpoint": backend.endpoint} | values)  # type: ignore[arg-type]
-    acknowledged: list[int] = []
     database = Database(folder / "data")
-    database.commit(Batch(outbox=[row(1)]))
-    sender = Sender(
-        database.path, named.endpoint, acknowledged.append, of_endpoint(named), authority=named.endpoint_authority
-    )
-    sender.start()
+    database.commit(waiting(row(1)))
+    running = Running(database, named.endpoint, of_endpoint(named), named.endpoint_authority)
+    running.sender.start()
     try:
-        yield acknowledged
+        yield running.acknowledged
     finally:
-        sender.stop(0)
+        running.sender.stop(0)
         database.close()
 
 

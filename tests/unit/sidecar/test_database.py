@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from realtime_otel_sidecar.store import database as database_module
-from realtime_otel_sidecar.store.database import (
-    SCHEMA_VERSION,
+from realtime_otel_sidecar.store.database import Database, OutboxReader
+from realtime_otel_sidecar.store.folder import StoreError
+from realtime_otel_sidecar.store.rows import (
     Batch,
     Checkpoint,
-    Database,
     DeadLetter,
     JournalRow,
-    OutboxReader,
-    StoreError,
+    OutboxRow,
+    Sizes,
+    Sweep,
+    pack_outputs,
     span_ids,
-    split_span_ids,
+    unpack_outputs,
 )
-from tests.unit.sidecar.rig import STATEMENT_IDS, STATEMENTS, failing
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Any:
-    opened = Database(tmp_path / "data")
-    yield opened
-    opened.close()
+from tests.unit.sidecar.rig import failing, faults
 
 
 def everything(position: int) -> Batch:
+    """A batch that uses each statement of a commit."""
     return Batch(
-        journal=[JournalRow(position, 1, "request", "1", b"data", b"")],
-        outbox=[b"spans"],
+        journal=[JournalRow(position, 1, 1.0, "request", "1", b"data")],
+        outbox=[OutboxRow(1, 3, b"spans")],
         dead_letters=[DeadLetter(1, "reason", "stream", b"record")],
-        checkpoints=[Checkpoint("stream", position, False, b"state")],
+        checkpoints=[Checkpoint(f"stream-{position}", position, 1, 1.0, False, b"", b"state")],
         sent=position - 1,
         cut=position,
+        heard=float(position),
+        sweep=Sweep(letters_upto=position - 1, tombstones=(f"stream-{position - 1}",), pages=1),
     )
 
 
@@ -48,6 +46,7 @@ QUERIES = (
     "SELECT * FROM outbox",
     "SELECT * FROM dead_letters",
     "SELECT * FROM checkpoints",
+    "SELECT heard FROM directory",
 )
 
 
@@ -55,25 +54,39 @@ def state(database: Database) -> list[list[tuple[Any, ...]]]:
     return [database._connection.execute(query).fetchall() for query in QUERIES]
 
 
-@pytest.mark.parametrize(("action", "argument"), STATEMENTS, ids=STATEMENT_IDS)
-def test_a_batch_is_written_whole_or_not_at_all_and_can_be_tried_again(
-    action: int, argument: str, database: Database
+def test_a_batch_is_written_whole_or_not_at_all_whichever_statement_fails_and_can_be_tried_again(
+    tmp_path: Path,
 ) -> None:
-    database.commit(everything(1))
-    before = state(database)
-    with failing(database, lambda *statement: statement == (action, argument)), pytest.raises(sqlite3.Error):
-        database.commit(everything(2))
-    assert state(database) == before
-    database.commit(everything(2))
-    assert [rows[-1][0] for rows in state(database)] == [2, 2, 2, "stream"]
-    assert [len(rows) for rows in state(database)] == [1, 1, 2, 1]
+    statements = list[str]()
+    while True:
+        with faults() as told:
+            database = Database(tmp_path / str(len(statements)))
+            database.commit(everything(1))
+            before, sizes = state(database), database.sizes
+            told.at = len(told.statements) + len(statements) + 1
+            with suppress(sqlite3.OperationalError):
+                database.commit(everything(2))
+            failed, told.at = told.failed, 0
+            if failed:
+                statements.append(failed)
+                assert (state(database), database.sizes) == (before, sizes), failed
+                database.commit(everything(2))
+            assert [rows[-1][0] for rows in state(database)] == [2, 2, 1, "stream-2", 2.0]
+            assert [len(rows) for rows in state(database)] == [1, 1, 1, 1, 1]
+            assert database.sizes == sizes == Sizes(1, 3, 5, 1, 6)
+            database.close()
+        if not failed:
+            break
+    assert len(statements) > 10
+    assert (statements[0], statements[-1]) == ("BEGIN IMMEDIATE", "COMMIT")
+    assert any(statement.startswith("PRAGMA incremental_vacuum") for statement in statements)
 
 
 def test_a_commit_that_could_not_even_be_rolled_back_can_be_tried_again(database: Database) -> None:
     with failing(database, lambda action, argument: argument in ("COMMIT", "ROLLBACK")), pytest.raises(sqlite3.Error):
         database.commit(everything(1))
     database.commit(everything(1))
-    assert [len(rows) for rows in state(database)] == [1, 1, 1, 1]
+    assert [len(rows) for rows in state(database)] == [1, 1, 1, 1, 1]
 
 
 def test_commits_are_synced_to_disk(database: Database) -> None:
@@ -103,39 +116,10 @@ def test_a_folder_that_was_let_go_can_be_used_again(tmp_path: Path) -> None:
     Database(tmp_path).close()
 
 
-def test_a_database_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
-    first = Database(tmp_path)
-    first._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    first.close()
-    before = (tmp_path / "realtime-otel.db").read_bytes()
-    for _ in range(2):  # the second time shows that the first let the folder go
-        with pytest.raises(StoreError, match=f"is of version {SCHEMA_VERSION + 1}, this release reads up to"):
-            Database(tmp_path)
-    assert (tmp_path / "realtime-otel.db").read_bytes() == before
-
-
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "realtime-otel.db").write_text("this is not a database, though it is long enough to be one " * 20)
-    with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
-        Database(tmp_path)
-
-
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be used"):
         Database(tmp_path / "file" / "data")
-
-
-def test_a_crash_while_the_database_is_made_leaves_nothing_half_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(database_module, "SCHEMA", database_module.SCHEMA + "CREATE TABLE this is no SQL;\n")
-        with pytest.raises(StoreError):
-            Database(tmp_path)
-    database = Database(tmp_path)
-    database.commit(everything(1))
-    database.close()
 
 
 def test_the_folder_has_an_identity_that_stays(tmp_path: Path) -> None:
@@ -148,14 +132,14 @@ def test_the_folder_has_an_identity_that_stays(tmp_path: Path) -> None:
 
 
 def test_an_outbox_id_is_never_used_twice(database: Database) -> None:
-    database.commit(Batch(outbox=[b"one"]))
+    database.commit(Batch(outbox=[OutboxRow(1, 1, b"one")]))
     database.commit(Batch(sent=1))
-    database.commit(Batch(outbox=[b"two"]))
-    assert state(database)[1] == [(2, b"two")]
+    database.commit(Batch(outbox=[OutboxRow(1, 1, b"two")]))
+    assert state(database)[1] == [(2, 1, 1, b"two")]
 
 
 def test_the_outbox_is_read_in_order_and_in_pieces_of_at_least_one_row(database: Database) -> None:
-    database.commit(Batch(outbox=[b"a" * 10, b"b" * 10, b"c" * 100, b"d"]))
+    database.commit(Batch(outbox=[OutboxRow(1, 1, data) for data in (b"a" * 10, b"b" * 10, b"c" * 100, b"d")]))
     reader = OutboxReader(database.path)
     pieces, last = [], 0
     while rows := reader.after(last, max_bytes=25):
@@ -168,14 +152,42 @@ def test_the_outbox_is_read_in_order_and_in_pieces_of_at_least_one_row(database:
 def test_a_reader_sees_only_what_was_committed_and_never_stands_in_the_way(database: Database) -> None:
     reader = OutboxReader(database.path)
     database._connection.execute("BEGIN IMMEDIATE")
-    database._connection.execute("INSERT INTO outbox (data) VALUES (x'01')")
+    database._connection.execute("INSERT INTO outbox (taken, spans, data) VALUES (1, 1, x'01')")
     assert reader.after(0, max_bytes=100) == []
     database._connection.execute("COMMIT")
     assert reader.after(0, max_bytes=100) == [(1, b"\x01")]
     reader.close()
 
 
+def test_the_newest_row_is_the_one_that_came_last(database: Database) -> None:
+    reader = OutboxReader(database.path)
+    assert reader.newest() is None
+    database.commit(Batch(outbox=[OutboxRow(1, 1, b"one"), OutboxRow(1, 1, b"two")]))
+    assert reader.newest() == (2, b"two")
+    reader.close()
+
+
 def test_the_ids_of_a_journal_row_come_back_as_they_went() -> None:
-    ids = {(bytes(16), b"12345678"), (b"t" * 16, b"s" * 8)}
-    assert split_span_ids(span_ids(ids)) == ids
-    assert split_span_ids(b"") == set()
+    outputs = {"one": b"12345678abcdefgh", "two": b"87654321"}
+    assert unpack_outputs(pack_outputs(outputs)) == outputs
+    assert unpack_outputs(pack_outputs({})) == {}
+    assert list(span_ids(outputs["one"])) == [b"12345678", b"abcdefgh"]
+
+
+def test_what_waits_is_known_after_a_start_as_before(tmp_path: Path) -> None:
+    first = Database(tmp_path)
+    first.commit(everything(1))
+    sizes = first.sizes
+    first.close()
+    second = Database(tmp_path)
+    assert second.sizes == sizes != Sizes()
+    second.close()
+
+
+def test_the_log_is_emptied_when_it_is_asked_for(database: Database) -> None:
+    database.commit(everything(1))
+    log = database.path.with_name("realtime-otel.db-wal")
+    assert log.stat().st_size > 0
+    database.wipe_log()
+    assert log.stat().st_size == 0
+    assert len(state(database)[0]) == 1

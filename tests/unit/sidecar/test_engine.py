@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from realtime_otel.contract import STREAM_ID
 from realtime_otel_sidecar import engine as engine_module
+from realtime_otel_sidecar import journal
 from realtime_otel_sidecar.engine import Unavailable
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from tests.sidecar import conversation, interleaved, one_by_one
 from tests.unit.sidecar.rig import (
-    STATEMENT_IDS,
-    STATEMENTS,
     TIMEOUT,
     Rig,
     await_end,
@@ -132,69 +130,6 @@ def test_an_acknowledgement_during_a_commit_is_not_forgotten(gated: Rig) -> None
 
 # --- A disk that fails ----------------------------------------------------------------------------------------------
 
-WRITES = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_UPDATE}
-BEFORE = one_by_one(conversation("before"))
-
-
-def deliver(rig: Rig, request: bytes) -> int:
-    """Send as a collector does, again until it is taken; how often it was refused."""
-    refused = 0
-    while True:
-        try:
-            rig.take(request)
-        except Unavailable:
-            refused += 1
-            time.sleep(0.005)
-        else:
-            return refused
-
-
-def use_every_statement(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dead letter, an acknowledgement, and with each commit a checkpoint."""
-    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 1)
-    rig.engine.acknowledge(rig.rows("SELECT min(id) FROM outbox")[0][0])
-    for request in [broken_request(), *one_by_one(ONE)]:
-        deliver(rig, request)
-
-
-def test_the_statements_that_the_next_tests_fail_are_all_that_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: set[tuple[int, str]] = set()
-
-    def note(action: int, argument: str) -> bool:
-        if action in WRITES and not argument.startswith("sqlite_"):
-            seen.add((action, argument))
-        return False
-
-    with Rig(tmp_path / "data") as rig:
-        rig.take(*BEFORE)
-        with failing(rig.database, note):
-            use_every_statement(rig, monkeypatch)
-    assert seen - {(sqlite3.SQLITE_DELETE, "checkpoints")} == set(STATEMENTS)  # the one left out belongs to REPLACE
-
-
-@pytest.mark.parametrize(("action", "argument"), STATEMENTS, ids=STATEMENT_IDS)
-def test_a_statement_that_fails_costs_nothing_but_a_retry(
-    action: int, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failures = [True, True]
-
-    def twice(*statement: Any) -> bool:
-        return statement == (action, argument) and bool(failures) and failures.pop()
-
-    with Rig(tmp_path / "data") as rig:
-        rig.take(*BEFORE)
-        sent = {key for key, _ in outbox(rig.folder)[:1]}
-        with failing(rig.database, twice):
-            use_every_statement(rig, monkeypatch)
-        assert not failures
-        found = outbox(rig.folder)
-        assert [reason for reason, _ in rig.database.dead_letters() if "without" in reason]
-    wanted = stitched([*BEFORE, ONE.request()])
-    assert {key: {data} for key, data in found} == {key: wanted[key] for key in wanted.keys() - sent}
-    assert len(found) == len(wanted) - len(sent), "nothing was put out twice"
-
 
 def test_while_a_commit_fails_requests_are_refused_and_not_fed(tmp_path: Path) -> None:
     requests = one_by_one(ONE)
@@ -248,7 +183,7 @@ def test_what_was_sent_meanwhile_makes_room_for_a_commit_that_found_none(tmp_pat
 def test_a_crash_after_any_request_changes_no_span_and_puts_none_out_twice(
     rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", rows)
+    monkeypatch.setattr(journal, "JOURNAL_ROWS", rows)
     requests = interleaved(THREE, size=4)
     wanted = {key: data for key, (data,) in stitched(requests).items()}
     with Rig(tmp_path / "data") as first:
@@ -262,7 +197,7 @@ def test_a_crash_after_any_request_changes_no_span_and_puts_none_out_twice(
 
 
 def test_a_crash_after_each_request_of_one_run_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 3)
+    monkeypatch.setattr(journal, "JOURNAL_ROWS", 3)
     requests = interleaved(THREE)
     folder = tmp_path / "data"
     for position, request in enumerate(requests):
@@ -286,8 +221,8 @@ def test_a_clean_stop_leaves_no_journal_and_the_next_start_goes_on(tmp_path: Pat
 
 
 def test_recovery_feeds_only_what_no_checkpoint_contains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 6)
-    monkeypatch.setattr(engine_module, "CHECKPOINTS", 1)
+    monkeypatch.setattr(journal, "JOURNAL_ROWS", 6)
+    monkeypatch.setattr(journal, "CHECKPOINTS", 1)
     recordings = [conversation(f"stream-{number}", turns=1) for number in range(8)]
     with Rig(tmp_path / "data") as rig:
         rig.take(*(b"".join(recording.request(at, at + 1) for recording in recordings) for at in range(8)))
@@ -313,8 +248,8 @@ def test_recovery_feeds_only_what_no_checkpoint_contains(tmp_path: Path, monkeyp
 def test_the_journal_stays_short_however_long_a_conversation_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 10)
-    monkeypatch.setattr(engine_module, "CHECKPOINTS", 1)
+    monkeypatch.setattr(journal, "JOURNAL_ROWS", 10)
+    monkeypatch.setattr(journal, "CHECKPOINTS", 1)
     with Rig(tmp_path / "data") as rig:
         for request in interleaved([conversation(f"stream-{number}", turns=5) for number in range(12)]):
             rig.take(request)
@@ -324,9 +259,9 @@ def test_the_journal_stays_short_however_long_a_conversation_is(
 
 
 def test_the_journal_stays_small_however_large_requests_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "CHECKPOINTS", 1)
+    monkeypatch.setattr(journal, "CHECKPOINTS", 1)
     request = conversation("large", turns=10).request
-    monkeypatch.setattr(engine_module, "JOURNAL_BYTES", 10 * len(request(0, 10)))
+    monkeypatch.setattr(journal, "JOURNAL_BYTES", 10 * len(request(0, 10)))
     with Rig(tmp_path / "data") as rig:
         for at in range(0, 90, 10):
             for number in range(12):
@@ -336,7 +271,7 @@ def test_the_journal_stays_small_however_large_requests_are(tmp_path: Path, monk
 
 
 def test_checkpoints_are_written_in_small_slices(gated: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 100)
+    monkeypatch.setattr(journal, "JOURNAL_ROWS", 100)
     for number in range(300):
         gated.take(conversation(f"stream-{number}", turns=1).request(0, 2))
     assert max(len(batch.checkpoints) for batch in gate_of(gated).batches) <= 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 
 from realtime_otel.contract import Fact
 from realtime_otel_sidecar import engine as engine_module
+from realtime_otel_sidecar import journal
 from realtime_otel_sidecar.engine import Engine, Unavailable
 from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
+from realtime_otel_sidecar.store.folder import SUSPECT
 from tests.conversations import closed, fact, opened, response_created, response_done, server
 from tests.sidecar import contents, conversation, interleaved, one_by_one, record
 from tests.unit.sidecar.rig import TIMEOUT, Rig, eventually, gate_of, outbox, stitched
@@ -65,6 +68,34 @@ def test_a_request_that_comes_at_the_very_moment_of_the_end_is_answered(
         rig.take(ONE.request(0, 1))
 
 
+def malformed() -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def test_a_database_that_turns_out_to_be_damaged_ends_the_engine_and_is_looked_at_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_batch: object) -> None:
+        raise malformed()
+
+    with Rig(tmp_path / "data") as rig:
+        monkeypatch.setattr(rig.database, "commit", fails)
+        with pytest.raises(Unavailable):
+            rig.take(ONE.request(0, 3))
+        eventually(lambda: rig.engine.failed)
+        assert "the database is damaged (database disk image is malformed)" in caplog.text
+        assert (rig.folder / SUSPECT).exists()
+
+
+def test_damage_that_the_sender_has_found_ends_the_engine(tmp_path: Path) -> None:
+    with Rig(tmp_path / "data") as rig:
+        rig.engine.report_damage(malformed())
+        eventually(lambda: rig.engine.failed)
+        assert (rig.folder / SUSPECT).exists()
+
+
 def test_a_record_on_which_the_core_fails_costs_that_record_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +138,7 @@ def test_a_state_that_cannot_be_written_does_not_end_the_sidecar(
         return snapshot(core, key)
 
     monkeypatch.setattr(Stitcher, "snapshot", fails_on_one)
-    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 2)
+    monkeypatch.setattr(journal, "JOURNAL_ROWS", 2)
     requests = interleaved([ONE, conversation("other", turns=6)])
     with Rig(tmp_path / "data") as rig:
         for position, request in enumerate(requests):
@@ -138,7 +169,7 @@ def test_a_span_that_cannot_be_encoded_becomes_a_dead_letter_and_the_others_go_o
 
 
 def test_numbers_beyond_all_bounds_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "JOURNAL_ROWS", 1)
+    monkeypatch.setattr(journal, "JOURNAL_ROWS", 1)
     steps = [
         *opened(attributes={"huge": 10**30}),
         server("input_audio_buffer.speech_started", item_id="item", audio_start_ms=10**30),

@@ -5,74 +5,16 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
 import pytest
 
 from realtime_otel_sidecar.otlp import sender as sender_module
-from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.otlp.sender import Sender
-from realtime_otel_sidecar.stitch.spans import Resource, Span
-from realtime_otel_sidecar.store.database import Batch, Database, OutboxReader
-from tests.sidecar import Answer, Backend, exhausted, garbage, partial, refused, slow, spans_of, unavailable
-
-
-def row(number: int, padding: int = 0) -> bytes:
-    """An outbox row with one span, whose id is the number."""
-    span = Span(
-        trace_id=b"t" * 16,
-        span_id=number.to_bytes(8, "big"),
-        parent_span_id=b"",
-        name="x" * padding,
-        start=1,
-        end=2,
-        attributes={},
-        resource=Resource(),
-    )
-    return encode_spans([span]).SerializeToString()
-
-
-def numbers(requests: list[bytes]) -> list[int]:
-    return [int.from_bytes(span_id, "big") for request in requests for (_, span_id), _ in spans_of(request)]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "data")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    with Backend() as opened:
-        yield opened
-
-
-class Running:
-    """A sender at work on a database, and what it has acknowledged."""
-
-    def __init__(self, database: Database, backend: Backend) -> None:
-        self.acknowledged: list[int] = []
-        self.sender = Sender(database.path, backend.endpoint, self.acknowledged.append)
-        self._database = database
-
-    def put(self, *rows: bytes) -> None:
-        self._database.commit(Batch(outbox=list(rows)))
-        self.sender.wake()
-
-
-@pytest.fixture
-def running(database: Database, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr(sender_module, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(sender_module, "LONGEST_WAIT", 0.1)
-    started = Running(database, backend)
-    started.sender.start()
-    yield started
-    started.sender.stop(0)
+from realtime_otel_sidecar.store.database import Database, OutboxReader
+from tests.sidecar import Answer, Backend, exhausted, garbage, partial, refused, slow, unavailable
+from tests.unit.sidecar.sending import Running, numbers, row, waiting
 
 
 def test_rows_are_sent_in_their_order_and_acknowledged_once_they_are_accepted(
@@ -87,8 +29,8 @@ def test_rows_are_sent_in_their_order_and_acknowledged_once_they_are_accepted(
 
 
 def test_rows_of_before_the_start_are_sent(database: Database, backend: Backend) -> None:
-    database.commit(Batch(outbox=[row(1), row(2)]))
-    running = Running(database, backend)
+    database.commit(waiting(row(1), row(2)))
+    running = Running(database, backend.endpoint)
     running.sender.start()
     running.sender.stop(5)
     assert numbers(backend.accepted) == [1, 2]
@@ -180,9 +122,9 @@ def test_a_warning_of_the_backend_is_logged_and_the_spans_count_as_taken(
 
 
 def test_an_https_endpoint_is_spoken_to_with_tls(database: Database, backend: Backend) -> None:
-    sender = Sender(database.path, backend.endpoint.replace("http:", "https:"), lambda _row: None)
+    sender = Sender(database.path, backend.endpoint.replace("http:", "https:"), lambda *_row: None, lambda _error: None)
     sender.start()
-    database.commit(Batch(outbox=[row(1)]))
+    database.commit(waiting(row(1)))
     sender.wake()
     sender.stop(0.5)
     assert backend.seen == [], "it takes no TLS, so it never sees a request"
@@ -212,10 +154,8 @@ def test_a_store_that_cannot_be_read_for_a_while_does_not_end_the_sending(
     backend.wait_until(lambda: numbers(backend.accepted) == [1])
 
 
-def test_a_request_is_never_larger_than_a_collector_takes_by_default(
-    running: Running, backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sender_module, "REQUEST_BYTES", 10_000)
+def test_a_request_is_never_larger_than_it_may_be(running: Running, backend: Backend) -> None:
+    running.sender._limit = 10_000
     running.put(*(row(number, padding=1000) for number in range(30)))
     backend.wait_until(lambda: len(numbers(backend.accepted)) == 30)
     assert max(map(len, backend.accepted)) <= 10_000
@@ -240,6 +180,28 @@ def test_a_stop_sends_what_is_left(running: Running, backend: Backend) -> None:
     assert running.acknowledged[-1] == 10
 
 
+def test_a_stop_sends_what_came_while_the_sender_was_about_to_find_nothing(
+    running: Running, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = OutboxReader.after
+    found_nothing, may_go_on = threading.Event(), threading.Event()
+
+    def slowly(reader: OutboxReader, last: int, **bounds: Any) -> list[tuple[int, bytes]]:
+        rows = after(reader, last, **bounds)
+        if not rows and not found_nothing.is_set():
+            found_nothing.set()
+            may_go_on.wait(5)
+        return rows
+
+    monkeypatch.setattr(OutboxReader, "after", slowly)
+    running.sender.wake()
+    assert found_nothing.wait(5)
+    running.put(row(1))
+    threading.Timer(0.2, may_go_on.set).start()
+    running.sender.stop(5)
+    assert numbers(backend.accepted) == [1]
+
+
 def test_a_stop_with_nothing_left_does_not_wait(running: Running, backend: Backend) -> None:
     running.put(row(1))
     backend.wait_until(lambda: bool(backend.accepted))
@@ -262,7 +224,7 @@ def test_a_stop_ends_when_its_time_is_up_and_keeps_what_is_left(
 
 
 def test_a_sender_that_was_never_started_can_be_stopped(database: Database, backend: Backend) -> None:
-    Running(database, backend).sender.stop(1)
+    Running(database, backend.endpoint).sender.stop(1)
 
 
 def test_a_backend_that_comes_back_is_found_within_seconds(running: Running, backend: Backend) -> None:

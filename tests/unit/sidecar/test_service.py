@@ -13,7 +13,7 @@ import pytest
 
 from realtime_otel_sidecar.config import Settings
 from realtime_otel_sidecar.service import Sidecar
-from realtime_otel_sidecar.store.database import StoreError
+from realtime_otel_sidecar.store.folder import StoreError
 from tests.sidecar import Backend, Client, code_of, conversation, interleaved, one_by_one, refused, unavailable
 from tests.unit.sidecar.rig import read_only, stitched
 
@@ -110,10 +110,8 @@ def test_an_address_in_use_is_an_error_and_lets_the_folder_go(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [
-        ("UPDATE checkpoints SET state = x'c1'", "cannot be taken up by this release"),
-        ("INSERT INTO journal VALUES (9999, 1, 'request', '1', x'ff', x'')", "cannot be taken up by this release"),
-        ("PRAGMA user_version = 99", "is of version 99"),
-        ("DROP TABLE journal", "cannot be taken up by this release: no such table"),
+        ("PRAGMA application_id = 99", "is another program's database"),
+        ("DROP TABLE journal", "cannot be taken up: no such table"),
     ],
 )
 def test_a_store_that_cannot_be_taken_up_is_refused_and_the_folder_is_let_go(

@@ -93,14 +93,27 @@ def test_a_process_that_was_stopped_or_stalled_has_heard_no_silence() -> None:
     assert silence.fallen() == ["stream"]
 
 
-def test_a_start_begins_every_wait_anew() -> None:
+def test_a_start_goes_on_with_the_silence_that_was_there_before_it() -> None:
     silence, clock = make()
-    silence.hear("of before", 1)
+    for key, heard in (("newer", 950.0), ("older", 900.0)):
+        silence.now = heard
+        silence.hear(key, 100)
     clock.now += 5000
-    silence.start({"open": 100, "closing": 10})
+    silence.start(980.0)
     silence.listen()
+    assert silence.now == 980.0, "it stood still while nobody listened"
+    assert (silence.heard("older"), silence.heard("newer"), silence.heard("unknown")) == (900.0, 950.0, 0.0)
+    listen_for(silence, clock, 19)
     assert silence.fallen() == []
-    listen_for(silence, clock, 10)
-    assert silence.fallen() == ["closing"]
-    listen_for(silence, clock, 90)
-    assert silence.fallen() == ["closing", "open"]
+    listen_for(silence, clock, 1)
+    assert silence.fallen() == ["older"]
+    listen_for(silence, clock, 50)
+    assert silence.fallen() == ["older", "newer"]
+
+
+def test_a_clock_that_is_started_never_goes_back() -> None:
+    silence, _ = make()
+    silence.now = 100.0
+    silence.hear("stream", 10)
+    silence.start(0.0)
+    assert silence.now == 100.0

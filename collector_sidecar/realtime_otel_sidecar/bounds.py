@@ -1,0 +1,153 @@
+"""How much may wait, for how long, and what is done about the rest.
+
+Room is bounded by a setting and by the disk. When it runs out nothing more is taken in, long after the log and the
+gauge have said so: the collector then keeps what it has in a queue of its own. What has grown too old goes in small
+slices, inside ordinary commits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+
+from .config import Settings
+from .conversations import Conversations
+from .journal import Journal
+from .store.database import Database
+from .store.rows import Batch, Sweep
+
+logger = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+LOOK_SECONDS = 1.0
+"""How often the disk and what has grown old are looked at."""
+WARNINGS = (0.5, 0.8, 1.0)
+"""How full the room for spans is when the log says so, the last time as an error."""
+CALM = 0.1
+"""So far below a warning it is taken back, so that it does not come and go."""
+PATIENCE_SECONDS = 3600.0
+"""Spans are dropped for their age only after the collector has taken none for so long in this process: after a long
+stop, or with a clock that was wrong for a while, they are sent first."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was lost or set aside since this process began."""
+
+    spans_expired: int = 0
+    """Dropped from the outbox for their age: lost."""
+    spans_refused: int = 0
+    """Refused by the collector for good, now among the dead letters."""
+    dead_letters: int = 0
+    """Written, spans included."""
+    dead_letters_dropped: int = 0
+    """Let go for their age or their sum."""
+
+
+class Bounds:
+    """See the module. ``look`` and what follows belong to the engine's thread; `fill` and `refusal` are anyone's."""
+
+    def __init__(self, settings: Settings, database: Database, conversations: Conversations, journal: Journal) -> None:
+        self._settings = settings
+        self._database = database
+        self._conversations = conversations
+        self._journal = journal
+        self._capacity = 0.0
+        """Bytes that the outbox may hold, as the disk was when it was looked at."""
+        self._looked = -LOOK_SECONDS
+        self._waiting_since = time.monotonic()
+        self._warned = 0
+        self.counters = Counters()
+
+    @property
+    def fill(self) -> float:
+        """How full the room for spans is: 1 or more is full."""
+        used = self._database.sizes.outbox_bytes
+        return used / self._capacity if self._capacity > used else 1.0
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing is taken in; empty if it is."""
+        if self.fill < 1:
+            return ""
+        if self._database.sizes.outbox_bytes >= self._settings.outbox_mib * MIB:
+            return f"the outbox is full: {self._settings.outbox_mib} MiB of spans wait for the collector"
+        return f"the disk is full: of its room, {self._settings.disk_reserve_mib} MiB are kept free"
+
+    def sent(self) -> None:
+        """The collector has taken spans."""
+        self._waiting_since = time.monotonic()
+
+    # --- The engine's thread -------------------------------------------------------------------------------------
+
+    def look(self, batch: Batch, now: int) -> None:
+        """Look at the room and, once in a while, put a slice of what has grown old into the batch.
+
+        Raises:
+            sqlite3.Error: the database cannot be read.
+        """
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self.measure()
+            batch.sweep = self._sweep(now)
+        self._warn()
+
+    def swept(self, sweep: Sweep) -> None:
+        """This slice is gone."""
+        self._looked -= LOOK_SECONDS  # there may be more of it
+        self._conversations.forget_ended(sweep.tombstones)
+        if sweep.outbox_spans:
+            self.counters.spans_expired += sweep.outbox_spans
+            logger.error(
+                "LOST: %d spans have waited in the outbox for more than %.0f s (outbox_age) without the collector "
+                "taking them, and were dropped",
+                sweep.outbox_spans,
+                self._settings.outbox_age,
+            )
+        if sweep.letters:
+            self.counters.dead_letters_dropped += sweep.letters
+            logger.warning("%d dead letters were let go for their age or their sum", sweep.letters)
+
+    def measure(self) -> None:
+        """What the outbox may hold: the setting, or what the disk has room for beside its reserve."""
+        disk = os.statvfs(self._database.path.parent)
+        free = disk.f_bavail * disk.f_frsize + self._database.free_bytes()
+        room = free - self._settings.disk_reserve_mib * MIB
+        self._capacity = min(self._settings.outbox_mib * MIB, self._database.sizes.outbox_bytes + room)
+
+    def _sweep(self, now: int) -> Sweep:
+        settings = self._settings
+        upto = spans = 0
+        if time.monotonic() - self._waiting_since > min(settings.outbox_age, PATIENCE_SECONDS):
+            upto, spans = self._database.old_spans(now - round(settings.outbox_age * 1e9))
+        letters_before = now - round(settings.dead_letter_age * 1e9)
+        letters_upto, letters = self._database.old_letters(letters_before, settings.dead_letters_mib * MIB)
+        ended = self._database.old_tombstones(now - round(settings.tombstone_age * 1e9), self._journal.first)
+        return Sweep(
+            outbox_upto=upto,
+            outbox_spans=spans,
+            letters_upto=letters_upto,
+            letters=letters,
+            tombstones=tuple(key for key in ended if key not in self._conversations.dirty),
+            pages=self._database.spare_pages(),
+        )
+
+    def _warn(self) -> None:
+        """Say when the room has become less than before, or is there again."""
+        fill = self.fill
+        level = sum(fill >= limit for limit in WARNINGS)
+        if level > self._warned:
+            logger.log(
+                logging.ERROR if level == len(WARNINGS) else logging.WARNING,
+                "the room for spans is %.0f %% full: %.1f of %.1f MiB wait for the collector%s",
+                fill * 100,
+                self._database.sizes.outbox_bytes / MIB,
+                max(self._capacity, 0) / MIB,
+                f"; answering UNAVAILABLE: {self.refusal}" if self.refusal else ", and then nothing more is taken in",
+            )
+            self._warned = level
+        elif self._warned and fill < WARNINGS[self._warned - 1] - CALM:
+            logger.warning("the room for spans is %.0f %% full again", fill * 100)
+            self._warned = level

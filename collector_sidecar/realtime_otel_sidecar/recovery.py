@@ -1,0 +1,97 @@
+"""What a start makes of the stored state: checkpoints, and the rest of the journal fed again.
+
+What was put out before is not put out again: by its id, which the journal's row or the checkpoint lists, never by
+count. So it also holds when the rules or the settings have changed meanwhile. What cannot be read costs no more than
+itself: a journal row, or a stream's state, which goes to the dead letters, while the stream goes on from those of its
+records that the journal still holds, or the next ones that come, as one whose beginning was lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from .conversations import Conversations, Taken
+from .journal import Journal
+from .otlp.decode import decode_request
+from .stitch.record import Record
+from .stitch.spans import Span
+from .stitch.stitcher import RULES_VERSION, key_of
+from .store.database import Database
+from .store.rows import Checkpoint, DeadLetter, JournalRow, unpack_outputs
+
+logger = logging.getLogger(__name__)
+
+
+class Recovery:
+    """One start. ``spans`` and ``dead_letters`` are what it has come upon, to be committed with all checkpoints."""
+
+    def __init__(self, database: Database, conversations: Conversations, journal: Journal) -> None:
+        self._database = database
+        self._conversations = conversations
+        self._journal = journal
+        self._contained: dict[str, int] = {}
+        """Up to which position each stream's checkpoint contains the journal."""
+        self._rules: Counter[str] = Counter()
+        self.spans: list[Span] = []
+        self.dead_letters: list[DeadLetter] = []
+
+    def run(self) -> None:
+        """Take up what the database holds.
+
+        Raises:
+            sqlite3.Error: it cannot be read.
+        """
+        for checkpoint in self._database.checkpoints():
+            self._restore(checkpoint)
+        for outputs in self._database.outputs():
+            self._list(outputs)
+        for row in self._database.journal():
+            self._retake(row)
+        self._conversations.start(self._database.heard())
+        for rules, rows in self._rules.items():
+            logger.info("%d journal rows were stitched by rules %s, and now by %s", rows, rules, RULES_VERSION)
+
+    def _restore(self, row: Checkpoint) -> None:
+        self._journal.position = max(self._journal.position, row.position)
+        try:
+            self._conversations.restore(row)
+        except msgspec.DecodeError as error:  # a defect of ours, or damage that SQLite does not see
+            logger.error("the state of %s cannot be read, and is kept among the dead letters: %s", row.key, error)
+            self.dead_letters.append(DeadLetter(row.taken, f"a state cannot be read: {error}", row.key, row.state))
+        else:
+            if row.state:
+                self._contained[row.key] = row.position
+
+    def _list(self, outputs: bytes) -> None:
+        try:
+            listed = unpack_outputs(outputs)
+        except msgspec.DecodeError as error:
+            logger.error("a journal row does not say any more what it put out: %s", error)
+            return
+        for key, ids in listed.items():
+            self._conversations.note_put_out(key, ids)
+
+    def _retake(self, row: JournalRow) -> None:
+        """Take in a journal row again."""
+        self._journal.note(row)
+        if row.rules != RULES_VERSION:
+            self._rules[row.rules] += 1
+        self._conversations.silence.now = row.heard
+        try:
+            self.spans += self._feed(row).spans
+        except (DecodeError, UnicodeDecodeError) as error:
+            logger.error("journal row %d cannot be read, and is kept among the dead letters: %s", row.position, error)
+            self.dead_letters.append(DeadLetter(row.taken, f"a journal row cannot be read: {error}", "", row.data))
+
+    def _feed(self, row: JournalRow) -> Taken:
+        if row.kind == "tick":
+            key = row.data.decode()
+            is_fresh = self._contained.get(key, -1) < row.position
+            return self._conversations.tick(key, row.position) if is_fresh else Taken()
+        records = [record for record in decode_request(row.data) if isinstance(record, Record)]
+        fresh = [record for record in records if self._contained.get(key_of(record), -1) < row.position]
+        return self._conversations.feed(fresh, row.position)

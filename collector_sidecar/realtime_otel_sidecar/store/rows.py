@@ -1,0 +1,132 @@
+"""What the tables hold, and what one transaction writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, field
+
+import msgspec
+
+ID_BYTES = 8
+"""A span's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRow:
+    """An input. ``taken``: Unix nanoseconds; ``heard``: seconds on the clock that counts silence."""
+
+    position: int
+    taken: int
+    heard: float
+    kind: str
+    rules: str
+    data: bytes
+    outputs: bytes = b""
+    """See `pack_outputs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """An encoded ExportTraceServiceRequest with so many spans."""
+
+    taken: int
+    spans: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state of a stream, as far as the journal's row at ``position``."""
+
+    key: str
+    position: int
+    taken: int
+    heard: float
+    ended: bool
+    put_out: bytes
+    """Ids of the spans that an open stream has put out, end to end."""
+    state: bytes
+    """Empty if only ``put_out`` is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What cannot be used, and is kept for somebody to look at."""
+
+    taken: int
+    reason: str
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What has grown too old or too much, a small slice of it. All of it is still there when this is made."""
+
+    outbox_upto: int = 0
+    outbox_spans: int = 0
+    letters_upto: int = 0
+    letters: int = 0
+    tombstones: tuple[str, ...] = ()
+    pages: int = 0
+    """Free pages to give back to the file system."""
+
+    def __bool__(self) -> bool:
+        return bool(self.outbox_upto or self.letters_upto or self.tombstones or self.pages)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes. `Database.commit` may be called again with a batch that it failed to commit."""
+
+    journal: list[JournalRow] = field(default_factory=list)
+    outbox: list[OutboxRow] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    sent: int = 0
+    """Outbox rows up to this id are done with: taken by the collector, or among this batch's dead letters."""
+    cut: int = 0
+    """Journal rows below this position are contained in checkpoints."""
+    heard: float | None = None
+    """The clock that counts silence, where no journal row says it."""
+    sweep: Sweep = field(default_factory=Sweep)
+
+    def __bool__(self) -> bool:
+        written = self.journal or self.outbox or self.dead_letters or self.checkpoints
+        return bool(written or self.sent or self.cut or self.heard is not None or self.sweep)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much waits in the outbox and among the dead letters."""
+
+    outbox_rows: int = 0
+    outbox_spans: int = 0
+    outbox_bytes: int = 0
+    letters: int = 0
+    letters_bytes: int = 0
+
+    def __add__(self, other: Sizes) -> Sizes:
+        return Sizes(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Sizes) -> Sizes:
+        return Sizes(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+
+def pack_outputs(outputs: Mapping[str, bytes]) -> bytes:
+    """By stream key, the ids of the spans that a journal row put out, end to end."""
+    return msgspec.msgpack.encode(outputs) if outputs else b""
+
+
+def unpack_outputs(packed: bytes) -> dict[str, bytes]:
+    """What `pack_outputs` packed.
+
+    Raises:
+        msgspec.DecodeError: it is something else.
+    """
+    return msgspec.msgpack.decode(packed, type=dict[str, bytes]) if packed else {}
+
+
+def span_ids(joined: bytes) -> Iterable[bytes]:
+    """Each of the ids that stand end to end."""
+    return (joined[at : at + ID_BYTES] for at in range(0, len(joined), ID_BYTES))

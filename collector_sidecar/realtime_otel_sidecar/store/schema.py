@@ -1,0 +1,93 @@
+"""The tables, as the steps that made them.
+
+Step *n* brings a database of version *n* to version *n* + 1, in one transaction. A step that was released is never
+changed. The version also stands for how states are encoded: a release whose states an older one cannot read adds a
+step, be it an empty one, so that the older one refuses the file instead of misreading it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+APPLICATION_ID: Final = 1920233332
+"""In the file's header: what tells our databases from other programs'."""
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+PRAGMA application_id = 1920233332;
+CREATE TABLE journal (
+    position INTEGER PRIMARY KEY,
+    taken    INTEGER NOT NULL,  -- wall clock, Unix nanoseconds; so in every table
+    heard    REAL NOT NULL,     -- seconds on the clock that counts silence
+    kind     TEXT NOT NULL,     -- 'request': an encoded ExportLogsServiceRequest; 'tick': the key of a silent stream
+    rules    TEXT NOT NULL,     -- version of the rules that it was stitched with
+    data     BLOB NOT NULL,
+    outputs  BLOB NOT NULL      -- MessagePack: by stream key, the ids (8 bytes each) of the spans that it put out
+) STRICT;
+CREATE TABLE outbox (
+    id    INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: the sender's place in the queue
+    taken INTEGER NOT NULL,
+    spans INTEGER NOT NULL,                   -- how many
+    data  BLOB NOT NULL                       -- an encoded ExportTraceServiceRequest
+) STRICT;
+CREATE TABLE checkpoints (
+    key      TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,  -- of the last journal row that the state contains
+    taken    INTEGER NOT NULL,
+    heard    REAL NOT NULL,     -- when the stream was heard last
+    ended    INTEGER NOT NULL,  -- 1: a tombstone
+    put_out  BLOB NOT NULL,     -- ids (8 bytes each) of the spans that an open stream has put out
+    state    BLOB NOT NULL      -- empty: only put_out is known
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstones ON checkpoints (taken) WHERE ended = 1;
+CREATE TABLE dead_letters (
+    id     INTEGER PRIMARY KEY,
+    taken  INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    stream TEXT NOT NULL,       -- empty if it is not known
+    data   BLOB NOT NULL        -- what it is, the reason says (docs/operations.md)
+) STRICT;
+CREATE TABLE directory (
+    id      TEXT NOT NULL,      -- drawn once
+    release TEXT NOT NULL,      -- the newest that has opened it
+    heard   REAL NOT NULL       -- the clock that counts silence; a journal row may know better
+) STRICT;
+INSERT INTO directory VALUES (lower(hex(randomblob(16))), '', 0);
+""",
+)
+
+
+def newest_version() -> int:
+    """The version that this release brings a database to."""
+    return len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database, a new one too, to the present version."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    for version, step in enumerate(MIGRATIONS[found:], found + 1):
+        with transaction(connection):
+            for statement in filter(str.strip, step.split(";\n")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version}")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is written inside, or nothing of it, is on disk afterwards.
+
+    Not ``with connection``, whose COMMIT is no statement that a test could fail.
+    """
+    if connection.in_transaction:  # of one that failed, and whose rollback failed too
+        connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # then it is rolled back before the next one
+            connection.execute("ROLLBACK")
+        raise

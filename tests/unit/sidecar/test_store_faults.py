@@ -1,0 +1,150 @@
+"""Every statement and every commit fails once, and the process dies at each: the same spans arrive, byte for byte."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from realtime_otel_sidecar import bounds, journal
+from realtime_otel_sidecar import engine as engine_module
+from realtime_otel_sidecar.engine import Unavailable
+from realtime_otel_sidecar.otlp import sender as sender_module
+from realtime_otel_sidecar.otlp.sender import Sender
+from realtime_otel_sidecar.store import database as database_module
+from realtime_otel_sidecar.store.folder import StoreError
+from tests.sidecar import Backend, Contents, conversation, interleaved
+from tests.unit.sidecar.rig import Faults, Rig, faults, stitched
+from tests.unit.sidecar.test_engine import broken_request
+
+REQUESTS = interleaved([conversation("a", turns=2), conversation("b", turns=1)], size=11)
+SHARES = 4
+"""The statements are shared out among so many tests, which each take their time."""
+
+
+@pytest.fixture(autouse=True)
+def _use_every_statement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a conversation that is short: checkpoints, cuts, heartbeats, sweeps, pages given back."""
+    monkeypatch.setattr(journal, "JOURNAL_ROWS", 2)
+    monkeypatch.setattr(journal, "CHECKPOINTS", 1)
+    monkeypatch.setattr(engine_module, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(engine_module, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "WIPE_SECONDS", 0.0)
+    monkeypatch.setattr(bounds, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(database_module, "SPARE_PAGES", 0)
+    monkeypatch.setattr(database_module, "SWEEP_PAGES", 2)
+    monkeypatch.setattr(sender_module, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(sender_module, "LONGEST_WAIT", 0.01)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """In memory where there is such a place: hundreds of runs would else wait for the disk most of the time."""
+    memory = Path("/dev/shm")  # noqa: S108
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as made:
+        yield Path(made)
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+@contextmanager
+def sidecar(folder: Path, backend: Backend) -> Iterator[Rig]:
+    """An engine and a sender, as the service wires them; at the end, all that there is has been sent."""
+    with Rig(folder, dead_letter_age=0.001) as rig:
+        engine = rig.engine
+        sender = Sender(rig.database.path, backend.endpoint, engine.acknowledge, engine.report_damage)
+        rig.on_outbox = sender.wake
+        sender.start()
+        try:
+            yield rig
+        finally:
+            engine.stop()
+            rig._thread.join()
+            sender.stop(0 if engine.failed else 30)
+
+
+def deliver(rig: Rig, requests: list[bytes]) -> None:
+    """Hand in requests as a collector does, again until each is answered, and take those away."""
+    while requests and not rig.engine.failed:
+        try:
+            rig.take(requests[0])
+            del requests[0]
+        except Unavailable:
+            time.sleep(0.002)
+
+
+def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents]:
+    """Deliver everything, with a stop in the middle, while the statement of this number fails or is the last one.
+
+    Returns what has arrived.
+    """
+    folders = [folder / "first"]
+    parts = [[broken_request(), *REQUESTS[:3]], REQUESTS[3:]]
+
+    def die() -> None:
+        if threading.current_thread().name != "sender":  # which only reads, while the engine may be writing
+            folders.append(folder / "second")
+            shutil.copytree(folders[0], folders[1], ignore=shutil.ignore_patterns("*-shm", "lock"))
+            raise Killed
+
+    with Backend() as backend, faults(at, die if kill else lambda: None) as told:
+        while parts:
+            try:
+                with sidecar(folders[-1], backend) as rig:
+                    deliver(rig, parts[0])
+            except (StoreError, Killed):  # a supervisor starts it again
+                continue
+            if not rig.engine.failed:
+                parts.pop(0)
+        return told, backend.contents
+
+
+def wanted() -> Contents:
+    return stitched(REQUESTS)
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["fails", "is the last"])
+@pytest.mark.parametrize("share", range(SHARES))
+def test_whichever_statement_it_is_the_same_spans_arrive(share: int, kill: bool, folder: Path) -> None:
+    expected = wanted()
+    for number in itertools.count(share + 1, SHARES):
+        told, arrived = play(folder / str(number), number, kill=kill)
+        assert arrived == expected, f"statement {number}: {told.failed}"
+        if not told.failed:
+            break
+        shutil.rmtree(folder / str(number))
+
+
+def test_the_statements_are_all_that_a_store_is_used_with(folder: Path) -> None:
+    told, arrived = play(folder, 0, kill=False)
+    assert arrived == wanted()
+    kinds = Counter(" ".join(statement.split()[:3]) for statement in told.statements)
+    for kind in (
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+        "CREATE TABLE journal",
+        "INSERT INTO journal",
+        "INSERT INTO outbox",
+        "INSERT INTO dead_letters",
+        "INSERT OR REPLACE",
+        "UPDATE directory SET",
+        "DELETE FROM outbox",
+        "DELETE FROM journal",
+        "DELETE FROM dead_letters",
+        "DELETE FROM checkpoints",
+        "PRAGMA incremental_vacuum(1)",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+    ):
+        assert kinds[kind], kind
+    assert kinds["COMMIT"] > len(REQUESTS)
