@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from .stitch.limits import Limits, RecordLimits
 from .stitch.speech import Waits
 from .stitch.state import Rules
 
 ENVIRONMENT_PREFIX = "REALTIME_OTEL_"
 NANOSECONDS = 1_000_000_000
+KIB = 1024
 LONGEST_SECONDS = 10 * 365 * 86400.0
 """Of any setting that is a time; also keeps the sums of times that the core makes within 64 bits."""
 TIMES = (
@@ -41,6 +43,24 @@ NEEDS = (
     ("endpoint_token_in_clear", "endpoint_token_file"),
 )
 """Settings that protect nothing without another one."""
+LARGEST_COUNT = 1_000_000
+COUNTS = {
+    "max_open_spans": (8, LARGEST_COUNT),
+    "max_spans": (100, LARGEST_COUNT),
+    "max_items": (100, LARGEST_COUNT),
+    "max_held_records": (100, LARGEST_COUNT),
+    "max_emitters": (1, 10_000),
+    "max_span_events": (16, 10_000),
+    "max_span_links": (8, 10_000),
+    "max_span_attributes": (1, 10_000),
+    "max_attribute_length": (64, LARGEST_COUNT),
+    "max_span_kib": (256, 3 * 1024),
+    "max_body_kib": (32, LARGEST_MESSAGE_MIB * 1024),
+    "max_body_depth": (8, 500),
+    "max_resource_kib": (4, 64),
+}
+"""Settings that bound one conversation, one span or one record, with the least and the most that each can be. Emitters
+send bodies of 32 KiB, a request to the collector has 3 MiB, and JSON is read by recursion."""
 LARGEST_STORE_MIB = 1024 * 1024
 SIZES = {
     "max_message_mib": (1, LARGEST_MESSAGE_MIB),
@@ -91,6 +111,19 @@ class Settings:
     tool_logs: bool = setting(False, "put the messages of a tool's logs on its span (they are content)")
     content: bool = setting(True, "put what people and models say on spans, where an agent sends it")
     max_message_mib: int = setting(64, "largest request that is taken, in MiB, after decompression")
+    max_open_spans: int = setting(256, "spans of a stream that may be open; beyond it, the one due first leaves early")
+    max_spans: int = setting(20_000, "spans of one session; beyond it, the session ends")
+    max_items: int = setting(10_000, "items of a stream that are remembered; beyond it, the oldest is forgotten")
+    max_held_records: int = setting(10_000, "records that wait behind a gap; beyond it, the gap is given up")
+    max_emitters: int = setting(256, "emitters of one stream; records of a further one are kept as dead letters")
+    max_span_events: int = setting(1024, "events of a span; the first ones stay")
+    max_span_links: int = setting(128, "links of a span")
+    max_span_attributes: int = setting(128, "attributes that an application may put on a span")
+    max_attribute_length: int = setting(65_536, "characters of a text in an attribute; a longer one is cut")
+    max_span_kib: int = setting(1024, "size of a span, in KiB; beyond it, events go, then texts are cut")
+    max_body_kib: int = setting(1024, "size of an event's body, in KiB; a larger one breaks the contract")
+    max_body_depth: int = setting(64, "depth of an event's body; a deeper one breaks the contract")
+    max_resource_kib: int = setting(64, "size of an agent's resource, in KiB; a larger one breaks the contract")
     drain_timeout: float = setting(5.0, "seconds in which a stopping sidecar tries to send what is left")
     listen_certificate_file: str = setting("", "PEM file with the receiver's certificate and its chain; turns TLS on")
     listen_key_file: str = setting("", "PEM file with the key of that certificate, without a password")
@@ -108,13 +141,15 @@ class Settings:
             if not 0 < getattr(self, name) <= LONGEST_SECONDS:  # in this form, not-a-number is refused too
                 reason = f"above 0, or state is never let go, and at most {LONGEST_SECONDS:.0f} (ten years)"
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be {reason}")
-        if self.transcript_wait < self.settle:
-            raise SettingsError(f"transcript_wait ({self.transcript_wait}) is shorter than settle ({self.settle})")
-        if not 0 <= self.drain_timeout <= LONGEST_SECONDS:
-            raise SettingsError(f"drain_timeout is {self.drain_timeout}; it must be 0 or more seconds")
-        for name, (least, most) in SIZES.items():
+        for name, (least, most) in (SIZES | COUNTS).items():
             if not least <= getattr(self, name) <= most:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be {least} to {most}")
+        if self.transcript_wait < self.settle:
+            raise SettingsError(f"transcript_wait ({self.transcript_wait}) is shorter than settle ({self.settle})")
+        if self.max_spans < self.max_open_spans:
+            raise SettingsError(f"max_spans ({self.max_spans}) is less than max_open_spans ({self.max_open_spans})")
+        if not 0 <= self.drain_timeout <= LONGEST_SECONDS:
+            raise SettingsError(f"drain_timeout is {self.drain_timeout}; it must be 0 or more seconds")
         if not self.data_dir.strip():
             raise SettingsError("data_dir is empty; it must be a folder")
         if not _is_address(self.listen):
@@ -137,6 +172,27 @@ class Settings:
             tombstone_age=_nanoseconds(self.tombstone_age),
             tool_logs=self.tool_logs,
             content=self.content,
+            limits=Limits(
+                open_spans=self.max_open_spans,
+                spans=self.max_spans,
+                items=self.max_items,
+                held_records=self.max_held_records,
+                emitters=self.max_emitters,
+                span_events=self.max_span_events,
+                span_links=self.max_span_links,
+                span_attributes=self.max_span_attributes,
+                attribute_length=self.max_attribute_length,
+                span_bytes=self.max_span_kib * KIB,
+            ),
+        )
+
+    @property
+    def record_limits(self) -> RecordLimits:
+        """What a record may hold, in bytes."""
+        return RecordLimits(
+            body_bytes=self.max_body_kib * KIB,
+            body_depth=self.max_body_depth,
+            resource_bytes=self.max_resource_kib * KIB,
         )
 
 

@@ -156,7 +156,7 @@ class Engine:
         logger.info("took up %d open streams and %d journal rows in %.2f s", count, rows, time.monotonic() - began)
 
     def _recover(self) -> None:
-        recovery = Recovery(self._database, self._conversations, self._journal)
+        recovery = Recovery(self._database, self._conversations, self._journal, self._settings.record_limits)
         recovery.run()
         self._bounds.measure()
         batch = Batch(dead_letters=recovery.dead_letters)

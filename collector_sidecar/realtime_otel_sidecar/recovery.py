@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from .conversations import Conversations, Taken
 from .journal import Journal
 from .otlp.decode import decode_request
+from .stitch.limits import RecordLimits
 from .stitch.record import Record
 from .stitch.spans import Span
 from .stitch.stitcher import RULES_VERSION, key_of
@@ -29,8 +30,11 @@ logger = logging.getLogger(__name__)
 class Recovery:
     """One start. ``spans`` and ``dead_letters`` are what it has come upon, to be committed with all checkpoints."""
 
-    def __init__(self, database: Database, conversations: Conversations, journal: Journal) -> None:
+    def __init__(
+        self, database: Database, conversations: Conversations, journal: Journal, limits: RecordLimits
+    ) -> None:
         self._database = database
+        self._limits = limits
         self._conversations = conversations
         self._journal = journal
         self._contained: dict[str, int] = {}
@@ -92,6 +96,6 @@ class Recovery:
             key = row.data.decode()
             is_fresh = self._contained.get(key, -1) < row.position
             return self._conversations.tick(key, row.position) if is_fresh else Taken()
-        records = [record for record in decode_request(row.data) if isinstance(record, Record)]
+        records = [record for record in decode_request(row.data, self._limits) if isinstance(record, Record)]
         fresh = [record for record in records if self._contained.get(key_of(record), -1) < row.position]
         return self._conversations.feed(fresh, row.position)

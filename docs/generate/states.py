@@ -112,6 +112,8 @@ WITH_SESSION: Final = {
     "same stream (both inferred)",
     CloseReason.SILENCE: "the session fell silent while it was open (inferred)",
     CloseReason.INTERNAL_ERROR: "a defect of the stitcher ended the session while it was open (inferred)",
+    CloseReason.EVICTED: "too many spans of the stream were open; or the session was evicted while it was open (both "
+    "inferred)",
 }
 """Why any span under the session can end, beside its own reasons."""
 
@@ -121,6 +123,8 @@ CLOSES: Final[dict[str, dict[CloseReason, str]]] = {
         CloseReason.DISCONNECTED: f"`{Fact.STREAM_CLOSED}` says so: the transport failed, or the session expired",
         CloseReason.SILENCE: "no record came for too long (inferred: at its last record)",
         CloseReason.INTERNAL_ERROR: "the stitcher failed on a record, which is among the dead letters (inferred)",
+        CloseReason.EVICTED: "it had too many spans, or open streams were too many or too large (inferred: at its "
+        "last record)",
     },
     **{OPERATIONS[kind]: life.closes | WITH_SESSION for kind, life in LIVES.items()},
     key.TRANSCRIPT: {
@@ -129,8 +133,6 @@ CLOSES: Final[dict[str, dict[CloseReason, str]]] = {
     },
 }
 """By operation: every reason for which such a span ends, and when."""
-
-UNUSED: Final = {CloseReason.EVICTED: "none: kept free for a bound of the stitcher"}
 
 INTRODUCTION: Final = f"""
 A span begins once, ends once, for one reason, and is exported once. The diagrams are drawn from the [event
@@ -286,5 +288,5 @@ def _all_reasons() -> str:
     rows = []
     for reason in CloseReason:
         ended = [operation for operation in key.SPANS if reason in CLOSES[operation]]
-        rows.append((f"`{reason}`", code(ended) or UNUSED[reason]))
+        rows.append((f"`{reason}`", code(ended)))
     return table([("close reason", "spans that end so"), *rows])

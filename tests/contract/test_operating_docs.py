@@ -12,21 +12,21 @@ from typing import Final
 import pytest
 
 from realtime_otel import contract
-from realtime_otel_sidecar.config import Settings
+from realtime_otel_sidecar.config import COUNTS, Settings
 from realtime_otel_sidecar.otlp.refusal import letter, single_spans
 from realtime_otel_sidecar.store.folder import NAME
 from tests.sidecar import conversation, one_by_one
 from tests.unit.sidecar.rig import Rig
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
-UNITS: Final = {"s": 1, "min": 60, "days": 86400, "MiB": 1, "GiB": 1024}
+UNITS: Final = {"": 1, "s": 1, "min": 60, "days": 86400, "KiB": 1, "MiB": 1, "GiB": 1024}
 PAGES: Final = ("operations.md", "privacy.md")
 KEPT: Final = ("journal_age", "outbox_age", "outbox_mib", "dead_letter_age", "dead_letters_mib", "tombstone_age")
 
 
 def stated(page: str) -> Iterator[tuple[str, float]]:
     """Each setting that the page gives with a value: its name and the value."""
-    for flag, number, unit in re.findall(r"`--([a-z-]+)` \(([\d.]+) (\w+)\)", (DOCS / page).read_text("utf-8")):
+    for flag, number, unit in re.findall(r"`--([a-z-]+)` \(([\d.]+) ?(\w*)\)", (DOCS / page).read_text("utf-8")):
         yield flag.replace("-", "_"), float(number) * UNITS[unit]
 
 
@@ -38,7 +38,7 @@ def test_the_values_that_a_page_gives_are_the_defaults(page: str) -> None:
 
 
 def test_both_pages_say_how_long_and_how_much_is_kept() -> None:
-    assert {name for name, _ in stated("operations.md")} >= {*KEPT, "disk_reserve_mib"}
+    assert {name for name, _ in stated("operations.md")} >= {*KEPT, "disk_reserve_mib", *COUNTS}
     assert {name for name, _ in stated("privacy.md")} >= {*KEPT} - {"outbox_mib"}
 
 

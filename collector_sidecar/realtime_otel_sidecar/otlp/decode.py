@@ -6,6 +6,7 @@ that it can be kept among the dead letters and only it is rejected.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ProtoResour
 
 from realtime_otel import contract
 
+from ..stitch.limits import RecordLimits
 from ..stitch.record import LogLine, Record
 from ..stitch.spans import Resource
 
@@ -25,6 +27,9 @@ SAMPLED = 0x01
 LARGEST_TIME = 2**63 - 1
 """Year 2262. OTLP has room for twice as much, but then a sum of times would have none."""
 LARGEST_DELTA = 2**32
+LIMITS = RecordLimits()
+NESTING = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+"""What the depth of a JSON text depends on; an escaped quote ends no string."""
 
 
 class Broken(Struct, frozen=True):
@@ -44,7 +49,7 @@ class ContractError(ValueError):
         self.stream = stream
 
 
-def decode_request(data: bytes) -> Iterator[Record | Broken]:
+def decode_request(data: bytes, limits: RecordLimits = LIMITS) -> Iterator[Record | Broken]:
     """Each log record of an encoded ExportLogsServiceRequest that belongs to a conversation, in its order.
 
     Records of other services, without a stream id and without an ``openai.realtime.`` name, are passed over.
@@ -58,7 +63,7 @@ def decode_request(data: bytes) -> Iterator[Record | Broken]:
         for scope_logs in resource_logs.scope_logs:
             for log_record in scope_logs.log_records:
                 try:
-                    record = decode_record(log_record, resource, scope_logs.scope.name)
+                    record = decode_record(log_record, resource, scope_logs.scope.name, limits)
                 except ContractError as error:
                     yield Broken(log_record.SerializeToString(), str(error), error.stream)
                 except Exception as error:  # our defect: were the request refused for it, it would come again for ever
@@ -68,7 +73,9 @@ def decode_request(data: bytes) -> Iterator[Record | Broken]:
                         yield record
 
 
-def decode_record(log_record: LogRecord, resource: Resource, scope: str) -> Record | None:
+def decode_record(
+    log_record: LogRecord, resource: Resource, scope: str, limits: RecordLimits = LIMITS
+) -> Record | None:
     """One log record; None if it belongs to no conversation.
 
     Raises:
@@ -81,7 +88,9 @@ def decode_record(log_record: LogRecord, resource: Resource, scope: str) -> Reco
         if is_event:
             raise ContractError(f"{_short(log_record.event_name)} without {contract.STREAM_ID}")
         return None
-    broken = _broken(log_record, values)
+    broken = _broken(log_record, values) or (
+        _too_large(log_record.body.string_value, resource, limits) if is_event else ""
+    )
     if is_event and broken:
         raise ContractError(broken, stream_id)
     time = log_record.time_unix_nano or log_record.observed_time_unix_nano
@@ -129,6 +138,35 @@ def _broken(log_record: LogRecord, values: dict[str, object]) -> str:
     if contract.SEQ in values and _number(values, contract.SEQ, -1) < 0:
         return f"{contract.SEQ} is an integer, from 0"
     return ""
+
+
+def _too_large(body: str, resource: Resource, limits: RecordLimits) -> str:
+    """What of the record is more than it may be, as a sentence; empty if nothing is."""
+    if len(body) * 4 > limits.body_bytes and len(body.encode()) > limits.body_bytes:
+        return f"the body has more than {limits.body_bytes} bytes (max_body_kib)"
+    if _is_deeper(body, limits.body_depth):
+        return f"the body is nested more than {limits.body_depth} deep (max_body_depth)"
+    if len(resource.encoded) > limits.resource_bytes:
+        return f"the resource has more than {limits.resource_bytes} bytes (max_resource_kib)"
+    return ""
+
+
+def _is_deeper(text: str, most: int) -> bool:
+    """Whether a JSON text is nested deeper than this. Most have too few brackets for it, which is quickly counted."""
+    if text.count("{") + text.count("[") <= most:
+        return False
+    depth, in_string = 0, False
+    for found in NESTING.finditer(text):
+        match found[0]:
+            case '"':
+                in_string = not in_string
+            case "{" | "[" if not in_string:
+                depth += 1
+                if depth > most:
+                    return True
+            case "}" | "]" if not in_string:
+                depth -= 1
+    return False
 
 
 def _short(value: object) -> str:

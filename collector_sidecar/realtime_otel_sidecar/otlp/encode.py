@@ -60,6 +60,9 @@ def encode_span(span: Span) -> ProtoSpan:
             ProtoSpan.Link(trace_id=link.trace_id, span_id=link.span_id, attributes=_attributes(link.attributes))
             for link in span.links
         ],
+        dropped_attributes_count=span.dropped_attributes,
+        dropped_events_count=span.dropped_events,
+        dropped_links_count=span.dropped_links,
         status=Status(code=Status.STATUS_CODE_ERROR, message=span.error) if span.error else None,
     )
 

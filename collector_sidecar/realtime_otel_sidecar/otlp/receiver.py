@@ -28,6 +28,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 
 from ..credentials import Credentials
 from ..engine import Pending, Unavailable
+from ..stitch.limits import RecordLimits
 from ..stitch.record import Record
 from .access import TokenGate, server_credentials
 from .decode import Broken, decode_request
@@ -57,8 +58,10 @@ class Receiver:
         max_message_bytes: int,
         submit: Callable[[Pending], None],
         credentials: Credentials = Credentials(),  # noqa: B008 - it is frozen
+        limits: RecordLimits = RecordLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self._submit = submit
+        self._limits = limits
         self._health = HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(HANDLERS, thread_name_prefix="receiver"),
@@ -109,7 +112,7 @@ class Receiver:
         raise AssertionError("abort raises")
 
     def _take(self, data: bytes) -> ExportLogsServiceResponse:
-        decoded = list(decode_request(data))
+        decoded = list(decode_request(data, self._limits))
         records = [one for one in decoded if isinstance(one, Record)]
         broken = [one for one in decoded if isinstance(one, Broken)]
         if decoded:

@@ -166,6 +166,30 @@ EVENTS_UNKNOWN: Final = _define("openai.realtime.events.unknown", SESSION, INT, 
 BODIES_UNREADABLE: Final = _define(
     "openai.realtime.bodies.unreadable", SESSION, INT, "Events whose body could not be read; absent for none."
 )
+SPANS_EVICTED: Final = _define(
+    "openai.realtime.spans.evicted",
+    SESSION,
+    INT,
+    "Spans that left early because too many were open; they may lack what came late. Absent for none.",
+)
+ITEMS_FORGOTTEN: Final = _define(
+    "openai.realtime.items.forgotten",
+    SESSION,
+    INT,
+    "Items that were forgotten because there were too many; what names them later may lack its ties. Absent for none.",
+)
+GAPS_CUT_SHORT: Final = _define(
+    "openai.realtime.gaps.cut_short",
+    SESSION,
+    INT,
+    "Gaps that were not waited for any longer because too many records waited behind them. Absent for none.",
+)
+TRUNCATED: Final = _define(
+    "openai.realtime.truncated",
+    SPANS,
+    STRINGS,
+    "Names of the span's attributes that were too long and were cut; a cut JSON text is no JSON any more.",
+)
 
 # --- user_speech ----------------------------------------------------------------------------------------------------
 

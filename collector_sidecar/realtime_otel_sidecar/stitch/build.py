@@ -8,6 +8,7 @@ from realtime_otel import contract
 from realtime_otel.contract import Kind
 
 from . import attributes as key
+from .limits import limited
 from .part import Part, sorted_events
 from .playback import Playback
 from .record import Record
@@ -26,6 +27,8 @@ STARTED = "gen_ai.client.realtime_session.started"
 LAST = 2**63 - 1
 """Stands behind every sequence number of the same nanosecond."""
 ENDED = "gen_ai.client.realtime_session.ended"
+LIFE_CYCLE_EVENTS = 2
+"""These two."""
 
 
 def session_span_id(session: State) -> bytes:
@@ -62,6 +65,7 @@ def part_span(session: State, part: Part) -> Span:
         attributes=attributes | part.common_attributes(),
         links=links,
         events=part.events,
+        dropped=(0, part.dropped_events, 0),
         error=part.error,
     )
 
@@ -112,6 +116,9 @@ def session_span(session: State) -> Span:
         (key.ERRORS, session.errors),
         (key.INTERRUPTIONS, session.interruptions),
         (key.BODIES_UNREADABLE, session.unreadable),
+        (key.SPANS_EVICTED, session.spans_evicted),
+        (key.ITEMS_FORGOTTEN, session.items_forgotten),
+        (key.GAPS_CUT_SHORT, session.gaps_cut_short),
     ):
         if count:
             attributes[name] = count
@@ -128,6 +135,7 @@ def session_span(session: State) -> Span:
         attributes=session.annotations | session.config.attributes() | attributes | usage_attributes(session.usage),
         links=session.links,
         events=[*session.events, *_life_cycle(session, reason)],
+        dropped=(session.dropped_attributes, session.dropped_events, session.dropped_links),
         error=error,
     )
 
@@ -156,15 +164,19 @@ def _span(
     kind: SpanKind = SpanKind.INTERNAL,
     links: list[Link] | None = None,
     events: list[SpanEvent] | None = None,
+    dropped: tuple[int, int, int] = (0, 0, 0),
     error: str = "",
 ) -> Span:
-    """A span with what every span of the conversation carries: the application's attributes, provider and session."""
+    """A span with what every span of the conversation carries: the application's attributes, provider and session.
+
+    ``dropped``: attributes, events and links that there was no room for.
+    """
     common: Attributes = dict(session.application)
     common[key.PROVIDER] = session.provider
     if session.session_id:
         common[key.SESSION_ID] = session.session_id
     common |= session.server if kind is SpanKind.CLIENT or span_id == session_span_id(session) else {}
-    return Span(
+    span = Span(
         trace_id=session.trace_id,
         span_id=span_id,
         parent_span_id=parent,
@@ -177,8 +189,12 @@ def _span(
         links=links or [],
         error=error,
         sampled=session.sampled,
+        dropped_attributes=dropped[0],
+        dropped_events=dropped[1],
+        dropped_links=dropped[2],
         resource=session.resource,
     )
+    return limited(span, session.limits)
 
 
 def _link(session: State, span_id: bytes, kind: str, inference: str = "") -> Link:

@@ -20,10 +20,15 @@ class Message(Struct, frozen=True):
     """The call whose result the text is."""
 
 
-def messages(given: Iterable[Message]) -> str:
-    """``gen_ai.input.messages``; empty if there is nothing in them."""
-    written = [_message(message) for message in given if message.text]
-    return as_json(written) if written else ""
+def messages(given: Iterable[Message], most: int | None = None) -> str:
+    """``gen_ai.input.messages``; empty if there is nothing in them.
+
+    Beyond ``most`` characters the oldest messages are left out, so that what is there stays JSON.
+    """
+    written = [as_json(_message(message)) for message in given if message.text]
+    while most is not None and len(written) > 1 and sum(map(len, written)) + len(written) + 1 > most:
+        del written[0]
+    return f"[{','.join(written)}]" if written else ""
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from .bodies import DroppedBody
 from .events import read_body
 from .record import Record
 
+MOST_RANGES = 1000
+"""Ranges of an emitter's numbers that are remembered as missing, or as stated: honest ones have a handful."""
 MOST = 2**63 - 1
 """What an attribute can count to; numbers that no honest emitter reaches must not break the state's encoding."""
 
@@ -51,6 +53,8 @@ class Order(Struct):
     """A stream_closed was received that was not taken; nothing but a gap keeps it back."""
     missing: int = 0
     dropped: int = 0
+    cut_short: int = 0
+    """Gaps that were given up before their time, because too many records waited behind them."""
 
     def offer(self, record: Record) -> bool:
         """Take in a record with a sequence number; False if it was there before, or comes too late to be taken."""
@@ -67,13 +71,19 @@ class Order(Struct):
         lane.held[record.seq] = record
         return True
 
-    def ready(self, gap_wait: int) -> Iterator[Record]:
-        """The records whose turn has come; gaps that have outlived ``gap_wait`` are given up."""
+    def ready(self, gap_wait: int, most_held: int) -> Iterator[Record]:
+        """The records whose turn has come. Gaps that outlive ``gap_wait`` or hold back too much are given up."""
         for lane in self.lanes.values():
             yield from self._release(lane)
-            while lane.held and not lane.closed and lane.held[lane.first].time + gap_wait <= self.newest:
+            while lane.held and not lane.closed and self._is_given_up(lane, gap_wait, most_held):
                 self._skip_gap(lane)
                 yield from self._release(lane)
+
+    def _is_given_up(self, lane: Lane, gap_wait: int, most_held: int) -> bool:
+        if lane.held[lane.first].time + gap_wait <= self.newest:
+            return True
+        self.cut_short += len(lane.held) > most_held
+        return len(lane.held) > most_held
 
     def give_up(self) -> Iterator[Record]:
         """All records that are held: no gap is waited for any longer."""
@@ -134,6 +144,8 @@ def _skip(lane: Lane, upto: int) -> int:
     if lane.missing and lane.missing[-1][1] == start - 1:
         start = lane.missing.pop()[0]
     lane.missing.append((start, upto - 1))
+    if len(lane.missing) > MOST_RANGES:  # what was taken between the oldest two then counts as late, not as a duplicate
+        lane.missing[:2] = [(lane.missing[0][0], lane.missing[1][1])]
     return skipped
 
 
@@ -157,5 +169,5 @@ def _note_dropped(lane: Lane, record: Record) -> int:
             joined[-1] = joined[-1][0], max(joined[-1][1], last)
         elif lane.next <= last >= first:
             joined.append((max(first, lane.next), last))
-    lane.stated = joined[::-1]
+    lane.stated = joined[:MOST_RANGES][::-1]
     return int(body.in_place)

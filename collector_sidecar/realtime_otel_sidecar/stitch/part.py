@@ -40,6 +40,7 @@ class Part(Struct, kw_only=True):
     end_inferred: bool = False
     error: str = ""
     events: list[SpanEvent] = field(default_factory=list)
+    dropped_events: int = 0
 
     def close(self, time: int, reason: CloseReason, *, inferred: bool = False) -> None:
         """End the span, once. A start that was inferred late must not lie behind the end."""

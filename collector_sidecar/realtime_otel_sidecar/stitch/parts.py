@@ -38,6 +38,9 @@ class Parts(Struct):
     playbacks: dict[str, Playback] = field(default_factory=dict)
     gone: dict[str, Gone] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.speeches) + len(self.responses) + len(self.tools) + len(self.playbacks)
+
     def all(self) -> list[Part]:
         """Every part that is not exported, those that ended first before the others, then by their start."""
         parts: list[Part] = [

@@ -32,6 +32,7 @@ from .bodies import (
 )
 from .config import response_audio_rate
 from .content import Message, Output, as_json, instructions, messages, output_messages, outputs
+from .limits import forget_oldest
 from .part import NANOSECONDS, Part, durations, seconds
 from .record import Record
 from .spans import Attributes, CloseReason
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 
 FINISH_REASONS = {"completed": "stop", "max_output_tokens": "length", "failed": "error"}
 """The protocol's words to those of the conventions; any other reason keeps the provider's own word."""
+
+
+MOST_UNFINISHED = 64
+"""Items of a response whose audio is being received: there is one at a time."""
 
 
 class Cause(Struct, frozen=True):
@@ -73,6 +78,7 @@ class Sound(Struct):
             self.first = self.first or record.time
             self.size += record.delta_size
             self.unfinished[record.item_id] = self.unfinished.get(record.item_id, 0) + record.delta_size
+            forget_oldest(self.unfinished, MOST_UNFINISHED)
             return
         counted = self.unfinished.pop(record.item_id, 0)
         if record.delta_size:  # not all deltas were sent: the sum is of all
@@ -394,4 +400,4 @@ def input_messages(state: State, response: Response) -> str:
         Message(message.role, state.items[message.item].text) if message.item in state.items else message
         for message in response.inputs
     )
-    return messages(known)
+    return messages(known, state.limits.attribute_length)

@@ -92,4 +92,8 @@ class Span(Struct, frozen=True, kw_only=True):
     """Not empty: the status is ERROR, with this description."""
     sampled: bool = True
     """False: counted in metrics, never exported."""
+    dropped_attributes: int = 0
+    dropped_events: int = 0
+    dropped_links: int = 0
+    """What there was no room for, as OTLP counts it."""
     resource: Resource

@@ -18,6 +18,7 @@ from . import build
 from .bodies import Usage
 from .config import Config
 from .content import Message
+from .limits import Limits, add_attributes, forget_oldest, has_room
 from .part import Part
 from .parts import NEVER, Parts
 from .playback import Playback
@@ -49,6 +50,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     content: bool = True
     """Whether content that agents send stands on spans."""
     tombstone_age: int = 30 * 24 * 3600 * 1_000_000_000
+    limits: Limits = Limits()
 
 
 class Known(Struct):
@@ -114,7 +116,8 @@ class State(Struct, kw_only=True):
 
     may_capture: bool = True
     resume_wait: int = 0
-    """The rules ``content`` and ``resume_wait`` as they were when it opened."""
+    limits: Limits = field(default_factory=Limits)
+    """The rules ``content``, ``resume_wait`` and ``limits`` as they were when it opened."""
 
     last: int = 0
     end: int = 0
@@ -141,8 +144,12 @@ class State(Struct, kw_only=True):
     """What the application says of the conversation when it opens; on every span."""
     annotations: Attributes = field(default_factory=dict)
     """What it says later; on the session span."""
+    dropped_attributes: int = 0
+    """Of both, what there was no room for."""
     links: list[Link] = field(default_factory=list)
+    dropped_links: int = 0
     events: list[SpanEvent] = field(default_factory=list)
+    dropped_events: int = 0
 
     turn: int = 0
     answered: bool = False
@@ -188,6 +195,11 @@ class State(Struct, kw_only=True):
     interruptions: int = 0
     late_logs: int = 0
     ends_inferred: int = 0
+    spans: int = 0
+    """That were exported, the session's own not counted."""
+    spans_evicted: int = 0
+    items_forgotten: int = 0
+    gaps_cut_short: int = 0
     settled: list[Span] = field(default_factory=list)
 
     def close(self, reason: CloseReason, time: int, *, inferred: bool = False) -> None:
@@ -243,13 +255,17 @@ class State(Struct, kw_only=True):
             part.approved = self.approvals.get(part.approval)
             part.forgive_hang_up()
         self.settled.append(build.part_span(self, part))
+        self.spans += 1
         self.ends_inferred += part.end_inferred
         self.parts.remove(part)
+        forget_oldest(self.parts.gone, self.limits.spans)
 
     def put_out_transcript(self, record: Record, transcript: Transcript) -> None:
         """A transcript that comes after its speech was exported is a span of its own; each further one, too."""
         ordinal = self.late_transcripts[record.item_id] = self.late_transcripts.get(record.item_id, 0) + 1
         self.settled.append(build.transcript_span(self, record, ordinal, transcript))
+        self.spans += 1
+        forget_oldest(self.late_transcripts, self.limits.spans)
 
     # --- Parts by their ids --------------------------------------------------------------------------------------
 
@@ -267,9 +283,25 @@ class State(Struct, kw_only=True):
         part, is_new = self.parts.open(make, part_id, record, turn=self.turn, opens=opens)
         if part is not None and is_new:
             part.session_id = self.session_id
+            self._make_room(part)
         if part is not None and opens and part.start_inferred and not part.end and not isinstance(part, Tool):
             part.start, part.start_inferred, part.opener = record.time, False, record.type
         return part, is_new
+
+    def _make_room(self, newest: Part) -> None:
+        """Let the part leave early that would be due first, where too many wait: it may lack what comes late."""
+        if len(self.parts) <= self.limits.open_spans:
+            return
+        evicted = next(part for part in self.parts.all() if part is not newest)
+        if not evicted.end:
+            self._close_open(evicted, CloseReason.EVICTED, evicted.last)
+        self._export(evicted)
+        self.spans_evicted += 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has had so many spans that it must end: what it has to remember of each would grow for ever."""
+        return self.spans >= self.limits.spans
 
     def speech(self, record: Record, *, opens: bool = False, takes_turn: bool = True) -> Speech | None:
         """The speech that the record names, a new one if it is not known; None if it has left."""
@@ -278,7 +310,7 @@ class State(Struct, kw_only=True):
             if takes_turn:
                 self.take_turn()
             speech.turn = self.turn
-            self.items[record.item_id] = Known(self.turn, is_speech=True)
+            self._know(record.item_id, Known(self.turn, is_speech=True))
         return speech
 
     def response(self, record: Record, *, opens: bool = False) -> Response | None:
@@ -346,19 +378,25 @@ class State(Struct, kw_only=True):
         for speech in self.parts.speeches.values():
             if not speech.end and speech.turn == turn and (speech.start >= since or speech.continues is not None):
                 self.take_turn()
-                speech.turn = self.items[speech.id].turn = self.turn
+                speech.turn = self.turn
+                if (known := self.items.get(speech.id)) is not None:
+                    known.turn = self.turn
+
+    def _know(self, item_id: str, known: Known) -> None:
+        self.items[item_id] = known
+        self.items_forgotten += forget_oldest(self.items, self.limits.items)
 
     def know_text(self, item_id: str) -> None:
         if item_id:
-            self.items[item_id] = Known(self.turn)
+            self._know(item_id, Known(self.turn))
 
     def know_output(self, item_id: str, response: Response) -> None:
         if item_id:
-            self.items[item_id] = Known(response.turn, response=response.id, ordinal=response.ordinal)
+            self._know(item_id, Known(response.turn, response=response.id, ordinal=response.ordinal))
 
     def know_output_of(self, item_id: str, turn: int, span_id: bytes) -> None:
         if item_id:
-            self.items[item_id] = Known(turn, output_of=span_id)
+            self._know(item_id, Known(turn, output_of=span_id))
 
     def listen(self, message: Message) -> None:
         """Input of the next response, if it may stand on its span."""
@@ -424,7 +462,37 @@ class State(Struct, kw_only=True):
             if value:
                 attributes[name] = value
         event = SpanEvent(record.time, record.type, attributes | (more or {}), record.seq)
-        (self.events if on is None else on.events).append(event)
+        holder: State | Part = self if on is None else on
+        # The session's own beginning and end stand beside what is kept on it.
+        most = self.limits.span_events - (build.LIFE_CYCLE_EVENTS if holder is self else 0)
+        if has_room(holder.events, most):
+            holder.events.append(event)
+        else:
+            holder.dropped_events += 1
+
+    def attach(self, given: Attributes, *, to: Attributes) -> None:
+        """Take over what the application states of the conversation, as far as there is room."""
+        self.dropped_attributes += add_attributes(to, given, self.limits.span_attributes)
+
+    def tie(self, link: Link) -> None:
+        """A link of the session span, once."""
+        if link in self.links:
+            return
+        if len(self.links) < self.limits.span_links:
+            self.links.append(link)
+        else:
+            self.dropped_links += 1
+
+    def approval(self, item_id: str) -> Approval:
+        """What is known of the question that this item asks."""
+        approval = self.approvals.setdefault(item_id, Approval())
+        forget_oldest(self.approvals, self.limits.items)
+        return approval
+
+    def note_output(self, span_id: bytes, time: int) -> None:
+        """The next response speaks a tool's output; of very many, the newest ones."""
+        self.outputs = [*self.outputs[1 - self.limits.span_links :], span_id]
+        self.newest_output = time
 
     # --- Log lines of tools --------------------------------------------------------------------------------------
 
@@ -432,12 +500,14 @@ class State(Struct, kw_only=True):
         """Put a tool's log line, with or without a sequence number, into the call that it names."""
         tool = self.parts.tools.get(line.call_id) or self._tool_by_span(line)
         if tool is not None:
-            tool.add_log(line, with_message=rules.tool_logs)
+            tool.add_log(line, with_message=rules.tool_logs, most=self.limits.span_events)
         elif Kind.TOOL + line.call_id in self.parts.gone:
             self.late_logs += 1
-        else:
+        elif len(self.stray_logs) < self.limits.held_records:
             self.stray_logs.append(line)
             self.next_due = min(self.next_due, line.time + rules.waits.settle)
+        else:
+            self.late_logs += 1
 
     def adopt_logs(self, rules: Rules) -> None:
         """Give log lines that came before their call was named to that call."""

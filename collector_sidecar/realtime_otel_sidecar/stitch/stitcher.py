@@ -32,6 +32,8 @@ class Rejection(StrEnum):
     """Its stream had closed, or it was numbered behind the stream's close."""
     TOO_LATE = "too_late"
     """It was given up before it came."""
+    TOO_MANY_EMITTERS = "too_many_emitters"
+    """Its stream has as many emitters as it may have."""
     STREAM_TOO_OLD = "stream_too_old"
     """Of an unknown stream that began before tombstones are kept."""
     INTERNAL_ERROR = "internal_error"
@@ -56,17 +58,19 @@ class Past(Struct):
 
 
 class Stream(Struct):
-    """One open stream. ``missing`` and ``dropped``: what of the order's counts is of an earlier session."""
+    """One open stream. ``missing`` and what follows: what of the order's counts is of an earlier session."""
 
     session: Session
     order: Order = field(default_factory=Order)
     missing: int = 0
     dropped: int = 0
+    cut_short: int = 0
 
     def count_losses(self) -> None:
         """Let the session say what is known of its losses now."""
         self.session.records_missing = self.order.missing - self.missing
         self.session.records_dropped = self.order.dropped - self.dropped
+        self.session.gaps_cut_short = self.order.cut_short - self.cut_short
 
 
 class Tombstone(Struct):
@@ -157,6 +161,9 @@ class Stitcher:
                 if stream.session.reason is not None:
                     self._bury(key, stream, outcome)
                     return
+                if stream.session.is_full:
+                    self._end(key, stream, CloseReason.EVICTED, outcome)
+                    return
         except Exception as error:  # our defect: it ends this stream, and no other
             what = taken.type or "a log line" if taken is not None else "the clock's tick"
             outcome.errors.append(f"{type(error).__name__}: {error} (on {what})")
@@ -171,8 +178,12 @@ class Stitcher:
         """The records whose turn has come with this one."""
         if record.seq < 0:
             return [record]
-        if stream.order.offer(record):
-            return stream.order.ready(self.rules.gap_wait)
+        limits, order = self.rules.limits, stream.order
+        if record.emitter_id not in order.lanes and len(order.lanes) >= limits.emitters:
+            outcome.rejected.append((record, Rejection.TOO_MANY_EMITTERS))
+            return []
+        if order.offer(record):
+            return order.ready(self.rules.gap_wait, limits.held_records)
         lane = stream.order.lanes[record.emitter_id]
         self._refuse(record, stream.order, Rejection.AFTER_CLOSE if lane.closed else Rejection.TOO_LATE, outcome)
         return []
@@ -219,7 +230,7 @@ class Stitcher:
             return False
         del self.tombstones[key]
         session = _open_session(key, record, self.rules, past)
-        self.streams[key] = Stream(session, order, order.missing, order.dropped)
+        self.streams[key] = Stream(session, order, order.missing, order.dropped, order.cut_short)
         return True
 
     def _succeed(self, key: str, stream: Stream, record: Record, outcome: Outcome) -> None:
@@ -230,6 +241,7 @@ class Stitcher:
         stream.session = _open_session(key, record, self.rules, Past(ended.parts.gone, ended.late_transcripts))
         stream.missing += ended.records_missing
         stream.dropped += ended.records_dropped
+        stream.cut_short += ended.gaps_cut_short
 
 
 def key_of(record: Record) -> str:
@@ -250,6 +262,7 @@ def _open_session(key: str, record: Record, rules: Rules, past: Past | None = No
         incarnation=str(record.started) if past is not None else "",
         may_capture=rules.content,
         resume_wait=rules.resume_wait,
+        limits=rules.limits,
         parts=Parts(gone=before.gone),
         late_transcripts=before.late_transcripts,
         trace_id=record.trace_id,

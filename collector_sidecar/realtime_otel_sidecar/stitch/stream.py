@@ -143,16 +143,16 @@ def _part_of(state: State, kind: Kind | None, part_id: str) -> Part | None:
 
 
 def open_stream(state: State, record: Record, body: OpenedBody) -> None:
-    state.application |= usable_attributes(body.attributes)
+    state.attach(usable_attributes(body.attributes), to=state.application)
     state.captures = body.content is True and state.may_capture and not record.events_only
     state.client_events = state.client_events or body.client_events is True
     _name_service(state, body)
-    links = [Link(trace_id, span_id) for trace_id, span_id in body.span_contexts()]
-    state.links += [link for link in links if link not in state.links]
+    for trace_id, span_id in body.span_contexts():
+        state.tie(Link(trace_id, span_id))
 
 
 def annotate(state: State, record: Record, body: AnnotationBody) -> None:
-    state.annotations |= usable_attributes(body.attributes)
+    state.attach(usable_attributes(body.attributes), to=state.annotations)
     _name_service(state, body)
 
 

@@ -15,6 +15,7 @@ from realtime_otel.contract import Kind
 from . import attributes as key
 from .bodies import ArgumentsBody, Item, ItemBody, ToolFinishedBody, word
 from .content import Message
+from .limits import forget_oldest, has_room
 from .part import Part, durations, seconds
 from .record import Record
 from .spans import Attributes, CloseReason, SpanEvent
@@ -79,8 +80,8 @@ class Tool(Part, kw_only=True):
         if self.reason is CloseReason.SESSION_CLOSED and self.error == CANCELLED:
             self.error = ""
 
-    def add_log(self, line: Record, *, with_message: bool) -> None:
-        """Take a log line as a span event, the same one once."""
+    def add_log(self, line: Record, *, with_message: bool, most: int) -> None:
+        """Take a log line as a span event, the same one once; of more than so many, count them."""
         log = line.log
         if log is None:
             raise TypeError("not a log line")
@@ -88,7 +89,10 @@ class Tool(Part, kw_only=True):
             digest = contract.digest((str(line.time), log.severity, log.logger, log.message, log.span_id.hex()))
             if digest in self.unnumbered:
                 return
-            self.unnumbered.append(digest)
+            self.unnumbered = [*self.unnumbered[1 - most :], digest]
+        if not has_room(self.events, most):
+            self.dropped_events += 1
+            return
         attributes: Attributes = {key.LOG_SEVERITY: log.severity, key.LOG_LOGGER: log.logger}
         if with_message:
             attributes[key.LOG_MESSAGE] = log.message
@@ -219,8 +223,7 @@ def add_output(state: State, record: Record, item: Item) -> None:
         tool.result = word(item.output)
         state.listen(Message("tool", tool.result, call_id=tool.id))
     tool.close(record.time, CloseReason.FAILED if tool.error else CloseReason.COMPLETED)
-    state.outputs.append(span_id)
-    state.newest_output = record.time
+    state.note_output(span_id, record.time)
 
 
 def start(state: State, record: Record, _: object = None) -> None:
@@ -304,12 +307,11 @@ def _end_mcp(state: State, tool: Tool, time: int, *, inferred: bool) -> None:
         known.output_of = span_id
     is_of_a_past_response = made_by is None or made_by.end > 0  # else the same one may go on to speak it
     if is_of_a_past_response and span_id not in state.outputs:
-        state.outputs.append(span_id)
-        state.newest_output = time
+        state.note_output(span_id, time)
 
 
 def ask_approval(state: State, record: Record) -> None:
-    approval = state.approvals.setdefault(record.item_id, Approval())
+    approval = state.approval(record.item_id)
     if not approval.asked:  # else it is the item's conversation.item.done
         approval.asked = record.time
         state.keep(record, {key.ITEM_TYPE: "mcp_approval_request"})
@@ -317,7 +319,7 @@ def ask_approval(state: State, record: Record) -> None:
 
 def give_approval(state: State, record: Record, item: Item) -> None:
     asked = word(item.approval_request_id)
-    approval = state.approvals.setdefault(asked, Approval())
+    approval = state.approval(asked)
     if approval.answered:
         return
     approval.answered = record.time
@@ -333,6 +335,7 @@ def give_approval(state: State, record: Record, item: Item) -> None:
 def list_mcp_tools(state: State, record: Record, _: object = None) -> None:
     if record.type.endswith(".in_progress"):
         state.listings[record.item_id] = record.time
+        forget_oldest(state.listings, state.limits.items)
         state.keep(record)
         return
     began = state.listings.pop(record.item_id, 0)

@@ -12,13 +12,14 @@ from typing import Final, NamedTuple
 import pytest
 
 from docs.generate.attributes import LINKS, SPANS, is_content
-from docs.generate.states import CLOSES, UNUSED
+from docs.generate.states import CLOSES
 from realtime_otel.contract import Fact
 from realtime_otel_sidecar.replay import replay
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch import session as core
 from realtime_otel_sidecar.stitch.attributes import ATTRIBUTES
 from realtime_otel_sidecar.stitch.events import Does
+from realtime_otel_sidecar.stitch.limits import Limits
 from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.spans import Attributes, CloseReason, Span, Value
 from realtime_otel_sidecar.stitch.state import Rules, State
@@ -184,6 +185,8 @@ TYPES: Final[dict[str, tuple[type, ...]]] = {
     key.STRINGS: (list,),
 }
 
+FULL: Final = [*opened(), *speech("item_before"), *OPEN, *later(20, [fact(Fact.HEARTBEAT)])]
+"""One span leaves while all others are open."""
 ALL: Final = [*STREAMS, *WRITTEN]
 EACH: Final = [
     *(pytest.param(name, id=name) for name in [*ALL, *RECORDED]),
@@ -210,10 +213,23 @@ def seen(*, content: bool) -> set[tuple[str, str]]:
     return {(each.name, each.place) for name in ALL for each in standing(trace(name, content=content))}
 
 
+@cache
+def seen_within_limits() -> set[tuple[str, str]]:
+    """The same of conversations that reach every limit; those that are written here lack a record."""
+    rules = Rules(limits=Limits(open_spans=1, items=1, held_records=1, attribute_length=20))
+    found = [span for path in STREAMS.values() for span in replay(path, rules, content=False).spans]
+    for steps in WRITTEN.values():
+        first, _, *others = numbered([*opened(attributes={"application": "x" * 99}), *steps])
+        stitcher = Stitcher(rules)
+        outcome = fed([first, *others], stitcher=stitcher)
+        found += [*outcome.spans, *stitcher.tick(STREAM_ID).spans]
+    return {(each.name, each.place) for each in standing(Trace(found, frozenset()))}
+
+
 def test_every_registered_attribute_stands_wherever_the_registry_says() -> None:
     every = {(name, place) for name, attribute in ATTRIBUTES.items() for place in attribute.on}
 
-    assert every - seen(content=True) - seen(content=False) == set()
+    assert every - seen(content=True) - seen(content=False) - seen_within_limits() == set()
 
 
 def test_content_is_what_stands_on_spans_only_with_content_on() -> None:
@@ -267,12 +283,13 @@ def test_spans_end_for_the_reasons_of_the_documentation_and_all_of_them_occur(mo
 
     monkeypatch.setitem(core.TRANSITIONS, Does.NOTE_LIMITS, fail)
     broken = stitched([*opened(), *OPEN, server("rate_limits.updated")])
+    evicted = fed(numbered(FULL), Rules(limits=Limits(spans=1))).spans
     found: dict[str, set[str]] = {operation: set() for operation in key.SPANS}
-    for span in [*spans(), *broken]:
+    for span in [*spans(), *broken, *evicted]:
         found[str(span.attributes[key.OPERATION])].add(str(span.attributes[key.CLOSE_REASON]))
 
     assert found == {operation: {reason.value for reason in reasons} for operation, reasons in CLOSES.items()}
 
 
 def test_every_close_reason_is_documented() -> None:
-    assert {reason for reasons in CLOSES.values() for reason in reasons} | set(UNUSED) == set(CloseReason)
+    assert {reason for reasons in CLOSES.values() for reason in reasons} == set(CloseReason)

@@ -38,6 +38,9 @@ from .stitching import add, fed, one
 WAIT = 60 * SECOND
 
 
+MOST_HELD = 10**6
+
+
 def beats(count: int, *, apart: float = 0.01) -> list[Record]:
     """So many records, numbered from 0."""
     return numbered([fact(Fact.HEARTBEAT)._replace(after=apart)] * count)
@@ -51,7 +54,7 @@ def dropped(seq: int, *ranges: tuple[int, int]) -> Record:
 
 def taken(order: Order, records: Iterable[Record], gap_wait: int = WAIT) -> list[int]:
     """The numbers of the records whose turn came, in their order."""
-    return [ready.seq for record in records if order.offer(record) for ready in order.ready(gap_wait)]
+    return [ready.seq for record in records if order.offer(record) for ready in order.ready(gap_wait, MOST_HELD)]
 
 
 def encoded(spans: Sequence[Span]) -> bytes:

@@ -263,5 +263,5 @@ def test_only_a_log_line_can_be_added_as_one() -> None:
     tool = Tool(id="call_1", opener="", start=0, last=0, turn=0)
 
     with pytest.raises(TypeError):
-        tool.add_log(event, with_message=False)
+        tool.add_log(event, with_message=False, most=10)
     assert LogLine().message == ""

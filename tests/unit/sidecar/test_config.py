@@ -13,6 +13,7 @@ import pytest
 
 import realtime_otel_sidecar
 from realtime_otel_sidecar.config import (
+    COUNTS,
     LARGEST_MESSAGE_MIB,
     Settings,
     SettingsError,
@@ -45,6 +46,19 @@ OTHER_VALUES: dict[str, Any] = {
     "tool_logs": True,
     "content": False,
     "max_message_mib": 16,
+    "max_open_spans": 16,
+    "max_spans": 500,
+    "max_items": 200,
+    "max_held_records": 300,
+    "max_emitters": 4,
+    "max_span_events": 32,
+    "max_span_links": 9,
+    "max_span_attributes": 10,
+    "max_attribute_length": 1000,
+    "max_span_kib": 512,
+    "max_body_kib": 64,
+    "max_body_depth": 30,
+    "max_resource_kib": 8,
     "drain_timeout": 0.0,
     "listen_certificate_file": "listen.pem",
     "listen_key_file": "listen.key",
@@ -168,6 +182,21 @@ def test_a_value_at_the_edge_is_taken(name: str, value: str) -> None:
     assert str(getattr(settings(environment={f"REALTIME_OTEL_{name.upper()}": value}), name)).startswith(value)
 
 
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_limit_is_neither_none_nor_endless(name: str) -> None:
+    least, most = COUNTS[name]
+    for value in (least - 1, most + 1, -1):
+        with pytest.raises(SettingsError, match=f"{name} is {value}; it must be {least} to {most}"):
+            Settings(**{name: value})  # type: ignore[arg-type]
+    for value in (least, most):
+        Settings(**{"max_open_spans": 8, "max_spans": 10**6} | {name: value})  # type: ignore[arg-type]
+
+
+def test_a_session_may_have_the_spans_that_may_be_open() -> None:
+    with pytest.raises(SettingsError, match=r"max_spans \(100\) is less than max_open_spans \(256\)"):
+        Settings(max_spans=100)
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
@@ -213,7 +242,7 @@ def test_each_setting_is_read_somewhere_beside_its_own_validation() -> None:
         if source == SOURCES / "config.py":
             (its_class,) = (node for node in tree.body if getattr(node, "name", "") == "Settings")
             assert isinstance(its_class, ast.ClassDef)
-            parts = [node for node in its_class.body if getattr(node, "name", "") in ("path", "rules")]
+            parts = [node for node in its_class.body if getattr(node, "name", "") in ("path", "rules", "record_limits")]
             holders = ["self"]
         attributes = (node for part in parts for node in ast.walk(part) if isinstance(node, ast.Attribute))
         read |= {node.attr for node in attributes if ast.unparse(node.value) in holders}

@@ -13,6 +13,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from realtime_otel import contract
 from realtime_otel_sidecar.otlp import decode
 from realtime_otel_sidecar.otlp.decode import LARGEST_TIME, Broken, decode_request
+from realtime_otel_sidecar.stitch.limits import RecordLimits
 from realtime_otel_sidecar.stitch.record import Record
 from tests.conversations import STARTED, Logged, server
 from tests.sidecar import conversation, one_by_one, record
@@ -56,6 +57,11 @@ def assign(**fields: object) -> Callable[[LogRecord], object]:
             setattr(record, name, value)
 
     return change
+
+
+def said(text: str) -> Callable[[LogRecord], object]:
+    """Another body."""
+    return lambda record: record.body.CopyFrom(AnyValue(string_value=text))
 
 
 def one(data: bytes) -> Record | Broken:
@@ -163,6 +169,46 @@ def test_a_log_line_is_never_rejected_but_loses_its_number(change: Callable[[Log
     assert line.seq == -1
     assert 0 <= line.time <= LARGEST_TIME
     assert line.started >= 0
+
+
+SMALL = RecordLimits(body_bytes=1000, body_depth=5, resource_bytes=300)
+TOO_LARGE = {
+    '"' + "x" * 998 + '"': "",
+    '"' + "x" * 999 + '"': "the body has more than 1000 bytes (max_body_kib)",
+    '"' + "日" * 333 + '"': "the body has more than 1000 bytes (max_body_kib)",
+    '{"a": [{"b": [{}]}]}': "",
+    '{"a": [{"b": [{"c": []}]}]}': "the body is nested more than 5 deep (max_body_depth)",
+    "[" * 900: "the body is nested more than 5 deep (max_body_depth)",
+    "[[], [], [], [], {}, {}, {}, [[[[]]]]]": "",
+    r'{"a": "[[[[[[[[\"[[[[[{{{{{{", "b": [[[[]]]]}': "",
+    r'{"a": "\\", "b": [[[[[]]]]]}': "the body is nested more than 5 deep (max_body_depth)",
+    '"' + '\\"' * 400: "",
+    "]" * 900: "",
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), TOO_LARGE.items())
+def test_a_body_larger_or_deeper_than_the_limit_breaks_the_contract(body: str, reason: str) -> None:
+    data = request_of(said(body))
+    (decoded,) = decode_request(data, SMALL)
+    assert (decoded.reason if isinstance(decoded, Broken) else "") == reason
+
+
+def test_a_log_line_may_have_any_message() -> None:
+    data = log_request_of(said("[" * 2000))
+    (decoded,) = decode_request(data, SMALL)
+    assert isinstance(decoded, Record)
+    assert decoded.seq == record_of(log_request_of()).seq >= 0
+
+
+def test_every_event_of_a_resource_that_is_too_large_breaks_the_contract() -> None:
+    request = ExportLogsServiceRequest.FromString(request_of() + log_request_of())
+    for resource_logs in request.resource_logs:
+        resource_logs.resource.attributes.add(key="app.config").value.string_value = "x" * 300
+    event, line = decode_request(request.SerializeToString(), SMALL)
+    assert isinstance(event, Broken)
+    assert event.reason == "the resource has more than 300 bytes (max_resource_kib)"
+    assert isinstance(line, Record)
 
 
 def test_an_event_without_number_is_taken() -> None:
