@@ -88,6 +88,8 @@ def decode_record(
         if is_event:
             raise ContractError(f"{_short(log_record.event_name)} without {contract.STREAM_ID}")
         return None
+    if log_record.event_name == contract.EVENT_PREFIX:
+        raise ContractError(f"an event's name has a type behind {contract.EVENT_PREFIX}", stream_id)
     broken = _broken(log_record, values) or (
         _too_large(log_record.body.string_value, resource, limits) if is_event else ""
     )

@@ -258,3 +258,9 @@ def test_a_defect_of_ours_costs_the_record_and_not_the_request(monkeypatch: pyte
 def test_bytes_that_are_no_request_are_an_error(data: bytes) -> None:
     with pytest.raises(DecodeError):
         list(decode_request(data))
+
+
+def test_a_name_without_a_type_breaks_the_contract() -> None:
+    broken = one(request_of(assign(event_name="openai.realtime.")))
+    assert isinstance(broken, Broken)
+    assert "type" in broken.reason
