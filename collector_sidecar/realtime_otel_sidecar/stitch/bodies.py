@@ -39,6 +39,28 @@ def fraction(value: Word) -> float | None:
     return float(value) if is_number and 0 <= value < 2**48 else None
 
 
+DEEPEST = 128
+"""Levels of nesting in a body that is read; the emitter sends at most 32. The interpreter has a bound of its own, but
+that one depends on who calls: after a restart the same records would give other spans."""
+
+_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+"""A string, whole or without its end, or one bracket. It never goes back: the time is that of reading the text once."""
+
+
+def is_too_deep(text: str) -> bool:
+    """Whether JSON text is nested deeper than `DEEPEST`."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return False
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        bracket = text[found.start()]
+        if bracket != '"':
+            depth += 1 if bracket in "[{" else -1
+        if depth > DEEPEST:
+            return True
+    return False
+
+
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**48)]
 """A number of tokens, bytes or milliseconds: so bounded, the sum over a conversation fits into an attribute."""
 

@@ -125,10 +125,12 @@ def session_span(session: State) -> Span:
     error = (session.closing.error if session.closing is not None else "") or ("" if reason in PLAIN_CLOSES else reason)
     if error:
         attributes[key.ERROR_TYPE] = error
+    span_id = session_span_id(session)
+    parent = session.parent_span_id if session.parent_span_id != span_id else b""  # whatever its records have stated
     return _span(
         session,
-        span_id=session_span_id(session),
-        parent=session.parent_span_id,
+        span_id=span_id,
+        parent=parent,
         name=f"{key.SESSION} {session.config.model}".rstrip(),
         start=session.started,
         end=session.end,

@@ -389,10 +389,9 @@ def read_body(record: Record, body: type[Struct]) -> Any:
     Raises:
         msgspec.DecodeError: the body is not JSON, or not of that shape (`msgspec.ValidationError`).
     """
-    try:
-        return _DECODERS[body].decode(record.body) if record.body else body()
-    except RecursionError:
-        raise DecodeError("nested too deep") from None
+    if bodies.is_too_deep(record.body):
+        raise DecodeError("nested too deep")
+    return _DECODERS[body].decode(record.body) if record.body else body()
 
 
 def read_what_fits(record: Record, body: type[Struct]) -> Any:
@@ -401,10 +400,9 @@ def read_what_fits(record: Record, body: type[Struct]) -> Any:
     Raises:
         msgspec.DecodeError: the body is not JSON, or nothing of it fits.
     """
-    try:
-        return _fit(json.decode(record.body), body)
-    except RecursionError:
-        raise DecodeError("nested too deep") from None
+    if bodies.is_too_deep(record.body):
+        raise DecodeError("nested too deep")
+    return _fit(json.decode(record.body), body)
 
 
 def _fit(value: Any, wanted: Any) -> Any:

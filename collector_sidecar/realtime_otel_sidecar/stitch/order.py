@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from heapq import heappop, heappush
 
 from msgspec import DecodeError, Struct, field
 
@@ -29,14 +30,41 @@ class Lane(Struct):
 
     next: int = 0
     held: dict[int, Record] = field(default_factory=dict)
-    first: int = 0
-    """The lowest number held, if any."""
+    waiting: list[int] = field(default_factory=list)
+    """The numbers held, as a heap: to look for the lowest among all, gap by gap, would take the square of the time."""
     stated: list[tuple[int, int]] = field(default_factory=list)
     """Ranges, both ends included, that the emitter says it dropped and that still lie ahead; the nearest last."""
     closed: bool = False
     """Its stream_closed was taken: whatever is numbered behind that comes too late."""
     missing: list[tuple[int, int]] = field(default_factory=list)
     """Ranges that were given up or stated, in their order; a record of these is late, not a duplicate."""
+
+    def __post_init__(self) -> None:
+        self.waiting = sorted(self.held)
+
+    @property
+    def first(self) -> int:
+        """The lowest number held; there must be one."""
+        return self.waiting[0]
+
+    def hold(self, record: Record) -> None:
+        self.held[record.seq] = record
+        heappush(self.waiting, record.seq)
+
+    def take_next(self) -> Record | None:
+        """The record whose number is next, if it is there."""
+        record = self.held.pop(self.next, None)
+        if record is not None:
+            heappop(self.waiting)  # nothing that is held lies before it
+            self.next += 1
+        return record
+
+    def let_go(self) -> list[Record]:
+        """All records that are held, in their order, which are held no more."""
+        records = [self.held[number] for number in sorted(self.held)]
+        self.held.clear()
+        self.waiting.clear()
+        return records
 
 
 class Order(Struct):
@@ -67,8 +95,7 @@ class Order(Struct):
         self.has_close = self.has_close or record.states(Fact.STREAM_CLOSED)
         if record.states(Fact.RECORDS_DROPPED):
             self.dropped = min(MOST, self.dropped + _note_dropped(lane, record))
-        lane.first = min(lane.first, record.seq) if lane.held else record.seq
-        lane.held[record.seq] = record
+        lane.hold(record)
         return True
 
     def ready(self, gap_wait: int, most_held: int) -> Iterator[Record]:
@@ -107,15 +134,13 @@ class Order(Struct):
     def _release(self, lane: Lane) -> Iterator[Record]:
         """Records from ``next`` on, as far as they are there or stated as dropped."""
         while lane.held and (lane.first == lane.next or self._step_over_stated(lane)):
-            while (record := lane.held.pop(lane.next, None)) is not None:
-                lane.next += 1
+            while (record := lane.take_next()) is not None:
                 lane.closed = record.states(Fact.STREAM_CLOSED)
                 if lane.closed:
                     self.has_close = self._holds_close()
                 yield record
                 if lane.closed:
                     return
-            lane.first = min(lane.held, default=0)
 
     def _holds_close(self) -> bool:
         held = (record for lane in self.lanes.values() if not lane.closed for record in lane.held.values())

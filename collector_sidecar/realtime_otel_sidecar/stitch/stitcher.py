@@ -213,8 +213,7 @@ class Stitcher:
             return
         outcome.spans += stream.session.settled
         for lane in stream.order.lanes.values():
-            outcome.rejected += [(held, Rejection.AFTER_CLOSE) for _, held in sorted(lane.held.items())]
-            lane.held.clear()
+            outcome.rejected += [(held, Rejection.AFTER_CLOSE) for held in lane.let_go()]
         stream.order.has_close = False
         session = stream.session
         past = Past(session.parts.gone, session.late_transcripts) if session.is_chosen else None
