@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 RUN := PYTHONPATH=. $(BIN)/python
+MINUTES ?= 10
 
-.PHONY: demo test check lint docs lock clean
+.PHONY: demo test check fuzz lint docs lock clean
 
 demo: $(VENV)/demo
 	$(RUN) -m examples.demo
@@ -19,6 +20,10 @@ test: $(VENV)/dev lint
 # The fast subset: no Collector, no Jaeger.
 check: $(VENV)/dev lint
 	$(BIN)/python -m pytest -m "not stack"
+
+# Looks for input that breaks something. What is found lies in .cache/fuzz, and the next run goes on from there.
+fuzz: $(VENV)/dev
+	$(RUN) -m tests.fuzz --minutes $(MINUTES)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check
