@@ -29,6 +29,8 @@ LINKS = {
     "continues": "continues",
     "transcribes": "of",
 }
+CONTROL = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}")
+"""Characters that a terminal obeys, where names and messages are a stranger's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,14 @@ def _render_trace(trace_id: bytes, spans: dict[bytes, Span]) -> Table:
     for root in roots:
         for row in _rows(root, spans, "", ""):
             duration = "" if row.duration is None else f"{row.duration / NANOSECONDS:.3f} s"
-            name = Text(row.guide, style="dim") + row.name
-            table.add_row(name, f"+{(row.start - origin) / NANOSECONDS:.3f} s", duration, row.notes)
+            name = Text(row.guide, style="dim") + _harmless(row.name)
+            table.add_row(name, f"+{(row.start - origin) / NANOSECONDS:.3f} s", duration, _harmless(row.notes))
     return table
+
+
+def _harmless(text: Text) -> Text:
+    text.plain = text.plain.translate(CONTROL)
+    return text
 
 
 def _rows(span: Span, spans: dict[bytes, Span], guide: str, indent: str) -> Iterator[Row]:
@@ -107,16 +114,17 @@ def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
     notes: list[Text] = []
     if reason := values.get(key.CLOSE_REASON):
         inferred = " (inferred)" if values.get(key.CLOSE_INFERRED) else ""
-        notes.append(Text(f"{reason}{inferred}", style=STYLES.get(reason, "red")))
+        notes.append(Text(f"{reason}{inferred}", style=STYLES.get(str(reason), "red")))
     if span.name == key.SPEECH:
         notes.append(Text(f"turn {values.get(key.TURN_INDEX)}"))
     if values.get(key.IDLE_TIMEOUT):
         notes.append(Text("nobody spoke"))
     if values.get(key.OUT_OF_BAND):
         notes.append(Text("out of band"))
-    if key.HEARD in values:
-        of_all = f" of {values[key.GENERATED] / 1000:.1f} s" if key.GENERATED in values else ""
-        notes.append(Text(f"heard {values[key.HEARD] / 1000:.1f} s{of_all}"))
+    if (heard := _number(values, key.HEARD)) is not None:
+        generated = _number(values, key.GENERATED)
+        of_all = f" of {generated / 1000:.1f} s" if generated is not None else ""
+        notes.append(Text(f"heard {heard / 1000:.1f} s{of_all}"))
     if span.status.message:
         notes.append(Text(span.status.message, style="red"))
     if key.USAGE_INPUT in values:
@@ -128,10 +136,10 @@ def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
         (key.VAD_STOP_TO_PLAYBACK, "{:.3f} s after speech_stopped"),
         (key.TOOL_DURATION, "ran {:.3f} s"),
     ):
-        if name in values:
-            notes.append(Text(text.format(values[name])))
+        if (seconds := _number(values, name)) is not None:
+            notes.append(Text(text.format(seconds)))
     for link in span.links:
-        kind = LINKS.get(_values(link.attributes).get(key.LINK_KIND, ""), "→")
+        kind = LINKS.get(str(_values(link.attributes).get(key.LINK_KIND)), "→")
         target = spans.get(link.span_id)
         notes.append(
             Text(f"{kind} {_label(target)}" if target is not None else f"{kind} {link.span_id.hex()}", style="dim")
@@ -156,6 +164,12 @@ def _by_start(one: Span | Span.Event) -> tuple[int, int]:
 
 def _values(attributes: Iterable[KeyValue]) -> dict[str, Any]:
     return {pair.key: _value(pair.value) for pair in attributes}
+
+
+def _number(values: dict[str, Any], name: str) -> float | None:
+    """None for what is no number: an application can name an attribute as it likes."""
+    value = values.get(name)
+    return value if isinstance(value, int | float) else None
 
 
 def _value(value: AnyValue) -> Any:

@@ -19,6 +19,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from realtime_otel import contract
 from realtime_otel.contract import Fact
 from realtime_otel_sidecar.stitch import bodies
+from realtime_otel_sidecar.stitch.attributes import ATTRIBUTES
 from realtime_otel_sidecar.stitch.events import TABLE
 
 LONG: Final = 5_000
@@ -29,6 +30,7 @@ HOSTILE_JSON: Final = (
     '"' + "a" * LONG + '"', '{"type":1,"type":"message"}', "[" * 200 + "]" * 200, '{"a":' * 200 + "1" + "}" * 200,
     "[" * LONG, '"é\U0001f600"', "[null,1,[],{}]", '{"":0}', "[[0,9],[5,3],[-1,20]]", '{"type":"function_call"}',
     '{"message":{}}', '"not a word"', '"completed"', '"cancelled"', '"function_call_output"', '"user"', '"none"',
+    json.dumps(dict.fromkeys(ATTRIBUTES, "text")), json.dumps({name: [1] for name in ATTRIBUTES}),
 )  # fmt: skip
 NUMBERS: Final = (0, 1, 2, 3, -1, 2**31, 2**32, 2**48, 2**53, 2**62, 2**63 - 1, -(2**63))
 TIMES: Final = (0, 1, 10**9, 2**63 - 1, 2**63, 2**64 - 1)

@@ -32,6 +32,7 @@ from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.spans import CloseReason, Span
 from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
+from realtime_otel_sidecar.tree import render
 from tests import conversations as talk
 from tests.properties.arriving import add, restarted
 from tests.properties.checking import is_session
@@ -257,8 +258,9 @@ def check_recording(data: bytes) -> None:
     path = Path(_folder().name) / "recording.jsonl"
     path.write_bytes(data)
     result = replay(path, RULES, content=True)
-    encoded = encode_spans(result.spans).SerializeToString()
-    check_encoded(encoded)
+    request = encode_spans(result.spans)
+    check_encoded(request.SerializeToString())
+    render([request])
     named = {int(found[1]) for problem in result.problems if (found := re.match(r"line (\d+): ", problem))}
     reasons = {span.attributes[key.CLOSE_REASON] for span in result.spans}
     assert CloseReason.INTERNAL_ERROR not in reasons, result.problems

@@ -27,7 +27,7 @@ from realtime_otel_sidecar.stitch.session import Session
 from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.tree import render
-from tests.conversations import RECORDINGS, Step, call_complete, recorded, weather_call
+from tests.conversations import RECORDINGS, Step, call_complete, recorded, session, weather_call
 from tests.unit.core.stitching import check_trace, kept, links, named, one, reason
 
 COMMAND = Path(sys.executable).with_name("realtime-otel")
@@ -269,6 +269,26 @@ def test_the_command_shows_the_tree_and_answers_0(tmp_path: Path) -> None:
     assert (process.returncode, process.stderr) == (0, "")
     for name in ("realtime_session gpt-realtime", "user_speech", "realtime_inference", "execute_tool get_weather"):
         assert name in process.stdout
+
+
+@pytest.mark.parametrize("value", ["text", 5, 0.5, True, [1]])
+def test_an_application_may_name_its_attributes_like_ours(value: Any, tmp_path: Path) -> None:
+    stated = {"type": "emitter.annotation", "attributes": dict.fromkeys(key.ATTRIBUTES, value)}
+    opened = {"type": "emitter.stream_opened", "attributes": dict.fromkeys(key.ATTRIBUTES, value)}
+    facts = [json.dumps({"t": 0, "dir": "emitter", "event": event}) for event in (opened, stated)]
+    spans = replay(written(tmp_path, [*facts, *lines(weather_call())])).spans
+    shown = everything_shown(Replay(spans))
+    assert "realtime_session gpt-realtime" in shown
+    assert [reason(span) for span in spans] == [
+        reason(span) for span in replay(written(tmp_path, lines(weather_call()))).spans
+    ]
+
+
+def test_nothing_in_a_recording_commands_the_terminal(tmp_path: Path) -> None:
+    process = ran(written(tmp_path, lines(session(model="[/bold]\x1b]0;title\x07\x9b31m\r"))), "--content")
+    assert process.returncode == 0
+    assert "realtime_session [/bold]\N{REPLACEMENT CHARACTER}]0;title" in process.stdout
+    assert not {"\x1b", "\x07", "\x9b", "\r"} & set(process.stdout)
 
 
 def test_a_bad_line_is_named_with_its_reason_and_the_rest_is_used(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ HARMLESS: Final = {
     "no body": request_of(lambda changing: changing.ClearField("body")),
     "a body of a megabyte": body('{"type":"' + "a" * 2**20 + '"}'),
     "a body of brackets": body("[" * 100_000),
+    "a body that is a number without end": body("9" * 100_000),
     "hostile bodies": b"".join(map(body, HOSTILE_JSON)),
     "an event that nobody knows": request_of(assign(event_name="openai.realtime.un heard\x00of")),
     "an event of a megabyte": request_of(assign(event_name="openai.realtime." + "a" * 2**20)),
