@@ -64,7 +64,7 @@ def check_request(data: bytes) -> None:
     at = zlib.crc32(data) % (len(log_records) + 1)
     halves = [list(decode_request(half.SerializeToString())) for half in cut(request, at)]
     assert [*halves[0], *halves[1]] == decoded, "a request cut in two has other records"
-    check_records(_records(decoded), restart_at=len(_records(halves[0])))
+    check_records(_records(decoded), at=len(_records(halves[0])))
 
 
 def check_refused(data: bytes) -> None:
@@ -111,29 +111,42 @@ def _records(decoded: Iterable[Record | Broken]) -> list[Record]:
 # --- Records --------------------------------------------------------------------------------------------------------
 
 
-def check_records(records: Sequence[Record], *, restart_at: int) -> None:
-    """Decoded records through the core: as they are, and with a restart in front of the one with this number."""
+def check_records(records: Sequence[Record], *, at: int) -> None:
+    """Decoded records through the core: as they are; and with a restart, or the clock's end, before number ``at``."""
     outcome = stitched(records)
+    encoded = check_outcome(records, outcome)
+    again = stitched(records, restart_at=at)
+    assert encode_spans(again.spans).SerializeToString() == encoded, "a restart has changed the spans"
+    assert (again.duplicates, again.rejected) == (outcome.duplicates, outcome.rejected)
+    check_outcome(records, stitched(records, tick_at=at))
+
+
+def check_outcome(records: Sequence[Record], outcome: Outcome) -> bytes:
+    """Nothing failed, every record is accounted for, and the spans are good: these, encoded."""
     assert not outcome.errors, outcome.errors
     check_account(records, outcome)
     encoded = encode_spans(outcome.spans).SerializeToString()
     check_encoded(encoded)
-    again = stitched(records, restart_at=restart_at)
-    assert encode_spans(again.spans).SerializeToString() == encoded, "a restart has changed the spans"
-    assert (again.duplicates, again.rejected) == (outcome.duplicates, outcome.rejected)
+    return encoded
 
 
-def stitched(records: Sequence[Record], *, restart_at: int = -1) -> Outcome:
-    """What becomes of the records; for every stream that is open at the end, the clock runs out."""
+def stitched(records: Sequence[Record], *, restart_at: int = -1, tick_at: int = -1) -> Outcome:
+    """What becomes of the records; for every stream that is open at the end, or at ``tick_at``, the clock runs out."""
     stitcher, total = Stitcher(RULES), Outcome()
     for number, record in enumerate(records):
         if number == restart_at:
             stitcher = restarted(stitcher)
+        if number == tick_at:
+            tick(stitcher, total)
         add(total, stitcher.feed(record))
-    for each in list(stitcher.streams):
-        add(total, stitcher.tick(each))
+    tick(stitcher, total)
     assert not stitcher.streams
     return total
+
+
+def tick(stitcher: Stitcher, total: Outcome) -> None:
+    for each in list(stitcher.streams):
+        add(total, stitcher.tick(each))
 
 
 def check_account(records: Sequence[Record], outcome: Outcome) -> None:
@@ -233,7 +246,7 @@ def check_events(data: bytes) -> None:
         kind, _, body = line.decode("utf-8", "replace").partition(" ")
         records.append(_about_open_parts(close, kind or "unnamed", body, len(records)))
     records.append(structs.replace(close, seq=len(records)))
-    check_records(records, restart_at=len(before) + zlib.crc32(data) % (len(records) - len(before)))
+    check_records(records, at=len(before) + zlib.crc32(data) % (len(records) - len(before)))
 
 
 def _about_open_parts(like: Record, kind: str, body: str, seq: int) -> Record:

@@ -160,7 +160,7 @@ def test_under_any_clock_no_span_ends_before_it_starts_and_nothing_is_lost(
         structs.replace(record, time=time(record.seq), started=max(started, time(record.seq) - 3600 * SECOND))
         for record in numbered(weather_call())
     ]
-    check_records(records, restart_at=7)
+    check_records(records, at=7)
     outcome = fed(records)
     assert outcome.rejected == []
     assert {span.span_id for span in outcome.spans} >= {span.span_id for span in spans_of(weather_call())}
@@ -184,7 +184,7 @@ def test_a_number_that_comes_again_with_other_contents_is_a_duplicate_and_the_fi
 def test_a_number_that_no_emitter_reaches_costs_the_records_that_it_leaves_out(seq: int) -> None:
     *before, close = numbered(TALK)
     records = [*before, structs.replace(close, seq=seq)]
-    check_records(records, restart_at=len(before))
+    check_records(records, at=len(before))
 
     stitcher = Stitcher()
     assert fed(records, stitcher=stitcher).rejected == []
@@ -205,7 +205,7 @@ def test_of_ranges_that_were_stated_only_the_nearest_are_remembered() -> None:
 def test_many_gaps_are_given_up_in_their_order() -> None:
     beat = numbered([fact(Fact.HEARTBEAT)])[0]
     records = [structs.replace(beat, seq=2 * number + 1) for number in range(5000)]
-    check_records(records, restart_at=2500)
+    check_records(records, at=2500)
     stitcher = Stitcher()
     fed(reversed(records), stitcher=stitcher)
     (ended,) = stitcher.tick(STREAM_ID).spans
