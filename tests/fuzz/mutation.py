@@ -133,7 +133,7 @@ def mutate_request(data: bytes, chance: Random) -> bytes:
 
 
 def _alter(log_records: Any, chance: Random) -> None:
-    """Change one record, or all of the same kind of list in the same way."""
+    """Change one record, or now and then all of them in the same way."""
     change, seed = chance.choice(CHANGES), chance.random()
     chosen = [chance.choice(log_records)] if chance.random() < 0.9 else log_records
     pool = list(log_records)

@@ -178,11 +178,11 @@ def check_encoded(data: bytes) -> None:
     """
     seen = set()
     for resource_spans in ExportTraceServiceRequest.FromString(data).resource_spans:
-        check_attributes(resource_spans.scope_spans[0].scope.attributes)
-        for span in resource_spans.scope_spans[0].spans:
-            assert (span.trace_id, span.span_id) not in seen, "one id has left twice"
-            seen.add((span.trace_id, span.span_id))
-            check_span(span)
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                assert (span.trace_id, span.span_id) not in seen, "one id has left twice"
+                seen.add((span.trace_id, span.span_id))
+                check_span(span)
 
 
 def check_span(span: ProtoSpan) -> None:
