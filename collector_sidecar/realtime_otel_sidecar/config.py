@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from .stitch.bodies import DEEPEST
 from .stitch.limits import Limits, RecordLimits
 from .stitch.speech import Waits
 from .stitch.state import Rules
@@ -56,7 +57,7 @@ COUNTS = {
     "max_attribute_length": (64, LARGEST_COUNT),
     "max_span_kib": (256, 3 * 1024),
     "max_body_kib": (32, LARGEST_MESSAGE_MIB * 1024),
-    "max_body_depth": (8, 500),
+    "max_body_depth": (8, DEEPEST),
     "max_resource_kib": (4, 64),
 }
 """Settings that bound one conversation, one span or one record, with the least and the most that each can be. Emitters

@@ -6,7 +6,6 @@ that it can be kept among the dead letters and only it is rejected.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from msgspec import Struct
@@ -17,6 +16,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ProtoResour
 
 from realtime_otel import contract
 
+from ..stitch.bodies import is_deeper
 from ..stitch.limits import RecordLimits
 from ..stitch.record import LogLine, Record
 from ..stitch.spans import Resource
@@ -28,8 +28,6 @@ LARGEST_TIME = 2**63 - 1
 """Year 2262. OTLP has room for twice as much, but then a sum of times would have none."""
 LARGEST_DELTA = 2**32
 LIMITS = RecordLimits()
-NESTING = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
-"""What the depth of a JSON text depends on; an escaped quote ends no string."""
 
 
 class Broken(Struct, frozen=True):
@@ -146,29 +144,11 @@ def _too_large(body: str, resource: Resource, limits: RecordLimits) -> str:
     """What of the record is more than it may be, as a sentence; empty if nothing is."""
     if len(body) * 4 > limits.body_bytes and len(body.encode()) > limits.body_bytes:
         return f"the body has more than {limits.body_bytes} bytes (max_body_kib)"
-    if _is_deeper(body, limits.body_depth):
+    if is_deeper(body, limits.body_depth):
         return f"the body is nested more than {limits.body_depth} deep (max_body_depth)"
     if len(resource.encoded) > limits.resource_bytes:
         return f"the resource has more than {limits.resource_bytes} bytes (max_resource_kib)"
     return ""
-
-
-def _is_deeper(text: str, most: int) -> bool:
-    """Whether a JSON text is nested deeper than this. Most have too few brackets for it, which is quickly counted."""
-    if text.count("{") + text.count("[") <= most:
-        return False
-    depth, in_string = 0, False
-    for found in NESTING.finditer(text):
-        match found[0]:
-            case '"':
-                in_string = not in_string
-            case "{" | "[" if not in_string:
-                depth += 1
-                if depth > most:
-                    return True
-            case "}" | "]" if not in_string:
-                depth -= 1
-    return False
 
 
 def _short(value: object) -> str:

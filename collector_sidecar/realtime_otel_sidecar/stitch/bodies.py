@@ -47,16 +47,16 @@ _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 """A string, whole or without its end, or one bracket. It never goes back: the time is that of reading the text once."""
 
 
-def is_too_deep(text: str) -> bool:
-    """Whether JSON text is nested deeper than `DEEPEST`."""
-    if text.count("[") + text.count("{") <= DEEPEST:
+def is_deeper(text: str, most: int = DEEPEST) -> bool:
+    """Whether JSON text is nested deeper than this. Most has too few brackets for it, and they are quickly counted."""
+    if text.count("[") + text.count("{") <= most:
         return False
     depth = 0
     for found in _BRACKETS.finditer(text):
         bracket = text[found.start()]
         if bracket != '"':
             depth += 1 if bracket in "[{" else -1
-        if depth > DEEPEST:
+        if depth > most:
             return True
     return False
 

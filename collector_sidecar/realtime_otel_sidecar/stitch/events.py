@@ -389,7 +389,7 @@ def read_body(record: Record, body: type[Struct]) -> Any:
     Raises:
         msgspec.DecodeError: the body is not JSON, or not of that shape (`msgspec.ValidationError`).
     """
-    if bodies.is_too_deep(record.body):
+    if bodies.is_deeper(record.body):
         raise DecodeError("nested too deep")
     return _DECODERS[body].decode(record.body) if record.body else body()
 
@@ -400,7 +400,7 @@ def read_what_fits(record: Record, body: type[Struct]) -> Any:
     Raises:
         msgspec.DecodeError: the body is not JSON, or nothing of it fits.
     """
-    if bodies.is_too_deep(record.body):
+    if bodies.is_deeper(record.body):
         raise DecodeError("nested too deep")
     return _fit(json.decode(record.body), body)
 

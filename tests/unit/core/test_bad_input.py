@@ -13,9 +13,9 @@ from msgspec import Struct, structs
 from realtime_otel.contract import Direction, Fact, Kind
 from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.stitch import attributes as key
-from realtime_otel_sidecar.stitch.bodies import DEEPEST, is_too_deep
+from realtime_otel_sidecar.stitch.bodies import DEEPEST, is_deeper
 from realtime_otel_sidecar.stitch.events import TABLE
-from realtime_otel_sidecar.stitch.order import MOST_STATED, Order
+from realtime_otel_sidecar.stitch.order import MOST_RANGES, Order
 from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.spans import Span
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
@@ -126,7 +126,7 @@ def test_a_body_that_is_nested_too_deep_is_counted_as_unreadable(levels: int, un
     ],
 )
 def test_depth_is_that_of_brackets_outside_of_strings(text: str, deep: bool) -> None:
-    assert is_too_deep(text) is deep
+    assert is_deeper(text) is deep
 
 
 # --- Ids ------------------------------------------------------------------------------------------------------------
@@ -193,13 +193,13 @@ def test_a_number_that_no_emitter_reaches_costs_the_records_that_it_leaves_out(s
 
 
 def test_of_ranges_that_were_stated_only_the_nearest_are_remembered() -> None:
-    ranges = [[10 * number, 10 * number + 5] for number in range(1, 2 * MOST_STATED)]
+    ranges = [[10 * number, 10 * number + 5] for number in range(1, 2 * MOST_RANGES)]
     order = Order()
     (statement,) = numbered([fact(Fact.RECORDS_DROPPED)])
     for seq, part in enumerate([ranges[1::2], ranges[::2]]):
         order.offer(structs.replace(statement, seq=seq, body=json.dumps({"ranges": part})))
     (lane,) = order.lanes.values()
-    assert lane.stated[::-1] == [tuple(each) for each in ranges[:MOST_STATED]]
+    assert lane.stated[::-1] == [tuple(each) for each in ranges[:MOST_RANGES]]
 
 
 def test_many_gaps_are_given_up_in_their_order() -> None:
