@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE
 
 from realtime_otel import contract, environment, wire
 from realtime_otel.contract import Closed, Direction, Fact, Kind
-from realtime_otel.entries import EventEntry, FactEntry, Rank, Source, weigh
+from realtime_otel.entries import BARE_DELTA, EventEntry, FactEntry, Rank, Source, weigh
 from realtime_otel.guard import failed, guarded, nothing
 from realtime_otel.queue import Intake
 from realtime_otel.records import NO_COUNTS, About, RecordEncoder, delta_size, text_of
@@ -23,7 +23,7 @@ from realtime_otel.server import Server, stated
 from realtime_otel.stream import Parent, Stream, open_stream
 from realtime_otel.tally import AudioTally, CallTally, Deltas, DeltaTally, Responses
 from realtime_otel.tools import ToolScope
-from realtime_otel.transport import Worker, worker
+from realtime_otel.transport import Worker, is_usable, worker
 
 EMITTER_NAME: Final = "realtime-otel-python"
 
@@ -137,7 +137,8 @@ class RealtimeEmitter:
         extra = notice(self, event) if notice is not None else NO_COUNTS
         if not self._deltas.sends_all:
             extra = {**extra, **self._deltas.take(kind, event if isinstance(event, dict) else {})}
-        self._put(event, Direction.SERVER, extra)
+        # The receiver may go on to work with its dict.
+        self._put(event.copy() if isinstance(event, dict) else event, Direction.SERVER, extra)
 
     @guarded(nothing)
     def client_event(self, event: Any) -> None:
@@ -248,7 +249,7 @@ class RealtimeEmitter:
         bare = event.copy()
         bare.pop("delta", None)
         extra = {contract.DELTA_SIZE: size}
-        self._worker.intake.put(EventEntry(self._source, Rank.DELTA, 0, bare, Direction.SERVER, extra))
+        self._worker.intake.put(EventEntry(self._source, Rank.DELTA, BARE_DELTA, bare, Direction.SERVER, extra))
 
     def _put(self, event: Any, direction: Direction, extra: Mapping[str, int]) -> None:
         self._worker.intake.put(EventEntry(self._source, Rank.EVENT, weigh(event), event, direction, extra))
@@ -297,6 +298,7 @@ _NOTICED: Final[dict[str, Callable[[RealtimeEmitter, dict[str, Any]], Mapping[st
 
 
 @functools.cache
+@guarded(str)
 def version_of(distribution: str) -> str:
     """The version of an installed distribution; "" if it is not installed."""
     try:
@@ -324,7 +326,7 @@ def _close(
 
 @guarded(_nowhere)
 def _source(session_id: str | None, parent: Parent | None, content: bool | None, agent_name: str) -> Source:
-    if environment.sdk_disabled():
+    if environment.sdk_disabled() or not is_usable():
         return _nowhere()
     resource = environment.resource()
     stream = open_stream(

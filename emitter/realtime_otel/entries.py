@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
+from sys import getsizeof
 from typing import Any, Final, Unpack
 
 from realtime_otel.contract import Direction, Fact
@@ -18,14 +19,17 @@ from realtime_otel.records import NO_COUNTS, SCOPE, About, RecordEncoder, ToolLo
 
 OVERHEAD: Final = 300
 """What an entry takes in memory beside its payload, roughly."""
+BARE_DELTA: Final = 700
+"""What a delta without its payload takes, roughly: weighing each would cost more than noting it."""
 
 _RANGES_PER_FACT: Final = 1000
-_WEIGHED_VALUES: Final = 200
-_BYTES_PER_VALUE: Final = 64
+_WEIGHED_VALUES: Final = 2000
+_BYTES_PER_VALUE: Final = 100
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 class Rank(IntEnum):
-    """What overflow drops first, next, and never."""
+    """What overflow drops first, next, and last."""
 
     DELTA = 0
     EVENT = 1
@@ -40,12 +44,15 @@ def weigh(event: Any) -> int:
         if not values:
             break
         value = values.pop()
-        if isinstance(value, str):
-            weight += len(value)
-        elif isinstance(value, dict):
+        weight += getsizeof(value)
+        if type(value) in _PLAIN:
+            continue
+        if isinstance(value, dict):
             values.extend(value.values())
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             values.extend(value)
+        elif hasattr(value, "model_dump"):
+            values.extend(vars(value).values())
     return weight + _BYTES_PER_VALUE * len(values)
 
 
@@ -99,8 +106,12 @@ class Marker(Queued):
     __slots__ = ("passed",)
 
     def __init__(self) -> None:
-        super().__init__(Rank.KEPT, 0)
+        super().__init__(Rank.KEPT, OVERHEAD)
         self.passed = threading.Event()
+
+    def give_up(self) -> None:
+        """Nobody waits for it any longer: it may be dropped like a delta, or an application's would add up."""
+        self.rank = Rank.DELTA
 
 
 class Entry(Queued):
@@ -119,6 +130,11 @@ class Entry(Queued):
     def scope(self) -> str:
         """The instrumentation scope under which the record goes out."""
         return SCOPE
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the stream has ended with this entry."""
+        return self.source.closed and self.seq == self.source.seq - 1
 
     def encode(self) -> None:
         # Two notes that interleave (a finalizer may run at any line) could carry times in the other order.
@@ -187,7 +203,7 @@ class FactEntry(Entry):
         next_agent: str = "",
         **about: Unpack[About],
     ) -> None:
-        super().__init__(source, rank)
+        super().__init__(source, rank, weigh(body))
         self._fact = fact
         self._body = body
         self._extra = extra
@@ -226,7 +242,7 @@ class LogEntry(Entry):
     __slots__ = ("_log", "_scope")
 
     def __init__(self, source: Source, log: ToolLog, scope: str) -> None:
-        super().__init__(source, Rank.EVENT, len(log.message))
+        super().__init__(source, Rank.EVENT, weigh([log.message, *log.attributes.values()]))
         self._log = log
         self._scope = scope
 
@@ -257,6 +273,10 @@ class Drops:
         if at < len(self._ranges) and self._ranges[at][0] == seq + 1:
             last = self._ranges.pop(at)[1]
         self._ranges.insert(at, (first, last, seen))
+
+    def clear(self) -> None:
+        """Forget all ranges."""
+        self._ranges = []
 
     def take(self) -> Iterator[Sequence[tuple[int, int, int]]]:
         """All ranges, as many together as one fact can state, and forget them."""

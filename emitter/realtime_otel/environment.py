@@ -25,6 +25,11 @@ def sdk_disabled() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
+def is_fork_support_off() -> bool:
+    """Whether the application has turned off what lets gRPC go on in a forked process."""
+    return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").strip().lower() in {"0", "false", "f", "no", "n"}
+
+
 def captures_content() -> bool:
     """Whether content may leave the process: `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`, off if unset."""
     return _content_mode() != _NO_CONTENT

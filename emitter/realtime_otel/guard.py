@@ -9,15 +9,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
+import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger("realtime_otel")
 
-_reported: set[str] = set()
+QUIET_SECONDS: Final = 60.0
+"""For so long nothing more is said of a loss that goes on."""
+
+# Until when (of `time.monotonic`) nothing more is said about something.
+_quiet: dict[str, float] = {}
 
 
 def guarded(fallback: Callable[[], R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -53,9 +59,19 @@ def report(where: str, error: BaseException) -> None:
 
 def warn_once(about: str, message: str, *arguments: object) -> None:
     """Log a warning, the first time that it is about this."""
-    if about in _reported:
+    _warn(about, math.inf, message, *arguments)
+
+
+def warn_at_times(about: str, message: str, *arguments: object) -> None:
+    """Log a warning, but not again about this for a while: what is lost next month must be said next month."""
+    _warn(about, QUIET_SECONDS, message, *arguments)
+
+
+def _warn(about: str, quiet: float, message: str, *arguments: object) -> None:
+    now = time.monotonic()
+    if now < _quiet.get(about, 0.0):
         return
-    _reported.add(about)
+    _quiet[about] = now + quiet
     # A log handler of the application that raises must not end a session either.
     with contextlib.suppress(Exception):
         logger.warning(message, *arguments)

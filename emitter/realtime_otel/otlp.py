@@ -17,7 +17,7 @@ from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from realtime_otel import environment
-from realtime_otel.guard import warn_once
+from realtime_otel.guard import warn_at_times, warn_once
 
 _METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _DETAILS: Final = "grpc-status-details-bin"
@@ -32,12 +32,15 @@ _RETRYABLE: Final = {
     grpc.StatusCode.DATA_LOSS,
 }
 
-# gRPC waits up to two minutes between attempts to connect: too long for a collector that is back.
+# gRPC waits up to two minutes between attempts to connect: too long for a collector that is back. More than a second is
+# too long for a process that has two left. The minimum is, whatever its name, what one attempt may take.
 _CHANNEL_OPTIONS: Final[Any] = (
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.min_reconnect_backoff_ms", 5000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
 )
+# A destination that asks for more is asked earlier: a wrong number must not stop telemetry for good.
+_LONGEST_DELAY: Final = 300.0
 
 
 class Outcome(Enum):
@@ -98,7 +101,7 @@ class LogsClient(OTLPLogExporter):
         rejected = response.partial_success.rejected_log_records
         if rejected:
             reason = response.partial_success.error_message
-            warn_once("rejected", "realtime-otel: the collector rejected %d log records: %s", rejected, reason)
+            warn_at_times("rejected", "realtime-otel: the collector rejected %d log records: %s", rejected, reason)
         return Answer(Outcome.TAKEN, grpc.StatusCode.OK.name)
 
 
@@ -116,5 +119,5 @@ def _retry_delay(error: Any) -> float | None:
     info = RetryInfo()
     for detail in Status.FromString(details).details:
         if detail.Unpack(info):
-            return float(info.retry_delay.ToTimedelta().total_seconds())
+            return min(_LONGEST_DELAY, max(0.0, float(info.retry_delay.ToMilliseconds()) / 1000))
     return None

@@ -1,6 +1,7 @@
 """Between the conversation and the worker: what was noted, and what is encoded.
 
-Memory is bounded in bytes. Overflow drops deltas first, then other events, never `stream_opened` and `stream_closed`.
+Memory is bounded in bytes. Overflow drops deltas first, then other events. `stream_opened` and `stream_closed` go only
+when nothing else is left, oldest first: a process that opens streams for days must not grow while nobody takes them.
 """
 
 from __future__ import annotations
@@ -25,22 +26,29 @@ class Intake:
         self._lock = threading.RLock()
         self._entries: deque[Queued] = deque()
         self._bytes = 0
-        self._max = (max_bytes // 2, max_bytes, math.inf)
+        self._max = (max_bytes * 3 // 4, max_bytes, math.inf)
         self._indebted: set[Source] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, entry: Entry) -> None:
-        """Give the entry its time and sequence number, and keep it, or its number, if there is no room for it."""
+    def put(self, entry: Entry, *, ends: bool = False) -> None:
+        """Give the entry its time and sequence number, and keep it, or its number, if there is no room for it.
+
+        With `ends`, it is the stream's last.
+        """
         source = entry.source
         # Asked without the lock too: in a forked process another thread may hold it for ever.
         if source.closed:
             return
         with self._lock:
+            entry.time = source.now()
+            # A signal handler or a finalizer that notes too, or closes the stream, runs where something is called. From
+            # here to the number nothing is: else two records would share one, or follow the stream's last.
             if source.closed:
                 return
-            entry.time = source.last_noted = source.now()
+            source.closed = ends
+            source.last_noted = entry.time
             entry.seq = source.seq
             source.seq += 1
             filled = self._bytes + entry.weight
@@ -52,14 +60,13 @@ class Intake:
 
     def close(self, last: Entry) -> None:
         """Put a stream's last entry; what comes after it is ignored."""
-        if last.source.closed:
-            return
-        with self._lock:
-            self.put(last)
-            last.source.closed = True
+        self.put(last, ends=True)
 
     def mark(self, marker: Marker) -> None:
-        self._entries.append(marker)
+        """Put a marker behind everything noted so far."""
+        with self._lock:
+            self._bytes += marker.weight
+            self._entries.append(marker)
 
     def drop(self, gone: Queued) -> None:
         """Remember that this record will not come."""
@@ -68,11 +75,18 @@ class Intake:
             if source is not None:
                 self._indebted.add(source)
 
+    def forget(self, source: Source) -> None:
+        """State nothing more of this stream."""
+        with self._lock:
+            source.drops.clear()
+            self._indebted.discard(source)
+
     def take(self, most: int) -> list[Queued]:
         """The oldest entries, at most so many."""
         taken = [self._entries.popleft() for _ in range(min(most, len(self._entries)))]
+        weight = sum(entry.weight for entry in taken)
         with self._lock:
-            self._bytes -= sum(entry.weight for entry in taken)
+            self._bytes -= weight
         return taken
 
     def take_drops(self) -> list[DropEntry]:
@@ -87,7 +101,7 @@ class Backlog:
     """Encoded records in their order. Only the worker uses it.
 
     Level n holds what overflow has left of the oldest records after n thinnings: on level 1 are no deltas, on level 2
-    only what is never dropped. So the oldest are those of the highest level, and overflow never searches.
+    only what goes last. So the oldest are those of the highest level, and overflow never searches.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -109,7 +123,7 @@ class Backlog:
         return dropped
 
     def put_first(self, entries: Sequence[Queued]) -> None:
-        """Keep entries that are never dropped, before all others."""
+        """Keep entries that are dropped last, before all others."""
         self._levels[Rank.KEPT].extendleft(reversed(entries))
         self._bytes += sum(entry.weight for entry in entries)
 
@@ -135,11 +149,11 @@ class Backlog:
 
     def _thin(self) -> list[Queued]:
         """Look at the oldest entries of the lowest level until one can go; empty if none is left to look at."""
-        for rank in (Rank.DELTA, Rank.EVENT):
+        for rank in Rank:
             level = self._levels[rank]
             while level:
                 entry = level.popleft()
-                if entry.rank == rank:
+                if entry.rank <= rank:
                     self._bytes -= entry.weight
                     return [entry]
                 self._levels[rank + 1].append(entry)

@@ -68,11 +68,11 @@ class DeltaTally:
     def __init__(self, deltas: Deltas) -> None:
         self.sends_all = checked(deltas) == "all"
         self._sends_first = deltas == "first"
-        self._parts: dict[tuple[str, Any, Any], list[int]] = {}
+        self._parts: dict[tuple[str, str, str], list[int]] = {}
 
     def is_sent(self, kind: str, event: Mapping[str, Any], size: int) -> bool:
         """Count a delta; whether it is sent. Not to be asked if all are."""
-        part = (kind.removesuffix(".delta"), event.get("item_id"), event.get("content_index"))
+        part = _part(kind.removesuffix(".delta"), event)
         counts = self._parts.get(part)
         if counts is not None:
             counts[0] += 1
@@ -86,9 +86,14 @@ class DeltaTally:
         """The counts of the part that this event ends, as attributes; empty if it ends none."""
         if not self._parts or not kind.endswith(_ENDINGS):
             return {}
-        part = (kind.rpartition(".")[0], event.get("item_id"), event.get("content_index"))
+        part = _part(kind.rpartition(".")[0], event)
         counts = self._parts.pop(part, None)
         return {contract.DELTA_COUNT: counts[0], contract.DELTA_SIZE: counts[1]} if counts else {}
+
+
+def _part(kind: str, event: Mapping[str, Any]) -> tuple[str, str, str]:
+    # As text: what should be an id or a number may be anything, a list for one, which is no key.
+    return kind, str(event.get("item_id")), str(event.get("content_index"))
 
 
 class CallTally:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import atexit
 import contextvars
 import os
+import queue
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from opentelemetry import context as otel_context
 from realtime_otel import environment
 from realtime_otel.contract import Fact
 from realtime_otel.entries import Entry, FactEntry, Marker, Queued, Source
-from realtime_otel.guard import failed, guarded, logger, nothing, warn_once
+from realtime_otel.guard import failed, guarded, logger, nothing, warn_at_times, warn_once
 from realtime_otel.otlp import Answer, Client, LogsClient, Outcome
 from realtime_otel.queue import MAX_QUEUE_BYTES, Backlog, Intake
 from realtime_otel.records import export_request
@@ -59,10 +61,12 @@ class Worker:
         self._failures = 0
         self._retry_at = 0.0
         self._ends_at: float | None = None
-        self._wake = threading.Event()
+        # No event: its lock is not reentrant, and whoever wakes may be a signal handler or a finalizer that has
+        # interrupted a thread which is waking, or the worker itself.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopped = False
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
 
     # --- The conversation's side ---------------------------------------------------------------------------------
 
@@ -70,18 +74,15 @@ class Worker:
         """Serve a stream from now on; `close` states its end, if nobody else has when the interpreter exits."""
         self._open[source] = close
         with self._starting:
-            if self._thread is None or not self._thread.is_alive():
-                # An empty context: what is current where the first stream opens must not be current here for good.
-                run = contextvars.Context().run
-                self._thread = threading.Thread(target=run, args=(self._run,), name="realtime-otel", daemon=True)
-                self._thread.start()
-        self._wake.set()
+            if not self._has_thread():
+                self._start()
+        self._wake.put(None)
 
     def close(self, source: Source, last: Entry) -> None:
         """Put a stream's last entry, and send without delay."""
         self.intake.close(last)
         self._open.pop(source, None)
-        self._wake.set()
+        self._wake.put(None)
 
     def flush(self, timeout: float) -> bool:
         """Wait, at most so many seconds, until everything noted so far has been sent; whether it has."""
@@ -89,18 +90,26 @@ class Worker:
             return False
         marker = Marker()
         self.intake.mark(marker)
-        self._wake.set()
-        return marker.passed.wait(timeout)
+        self._wake.put(None)
+        if not marker.passed.wait(timeout):
+            marker.give_up()
+            return False
+        return True
 
-    def stop(self, deadline: float) -> None:
-        """Close all streams, send what is there, and end by the deadline (of `time.monotonic`), sent or not."""
+    def hurry(self, deadline: float) -> None:
+        """Close all streams, and send what is there without any delay, until the deadline (of `time.monotonic`)."""
         for close in list(self._open.values()):
             close()
         self._ends_at = deadline - _CLOSING_SECONDS
-        if not self.flush(max(0.0, self._ends_at - time.monotonic())):
+        self._wake.put(None)
+
+    def stop(self, deadline: float) -> None:
+        """Close all streams, send what is there, and end by the deadline (of `time.monotonic`), sent or not."""
+        self.hurry(deadline)
+        if not self.flush(max(0.0, deadline - _CLOSING_SECONDS - time.monotonic())):
             logger.warning("realtime-otel: the collector did not take all records before the process ended")
         self._stopped = True
-        self._wake.set()
+        self._wake.put(None)
         if self._client is not None:
             # Ends a request that waits for an answer: a thread inside gRPC must not be there when the interpreter goes.
             self._client.shutdown()
@@ -113,15 +122,37 @@ class Worker:
         for source in self._open:
             source.closed = True
 
+    def _has_thread(self) -> bool:
+        # A thread that has not begun yet is one: a signal handler that opens a stream may interrupt its start.
+        thread = self._thread
+        return thread is not None and (thread.ident is None or thread.is_alive())
+
+    def _start(self) -> None:
+        # An empty context: what is current where the first stream opens must not be current here for good.
+        run = contextvars.Context().run
+        self._thread = threading.Thread(target=run, args=(self._run,), name="realtime-otel", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            self._thread = None
+            raise
+
     # --- The thread's side ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         # Instrumentation of gRPC must not make spans of the exporter's own calls.
         otel_context.attach(otel_context.set_value(_SUPPRESS_KEY, True))
         while not self._stopped:
-            self._wake.wait(self._pause())
-            self._wake.clear()
+            self._wait()
             self._work()
+
+    def _wait(self) -> None:
+        try:
+            self._wake.get(timeout=self._pause())
+            while True:
+                self._wake.get_nowait()
+        except queue.Empty:
+            return
 
     def _pause(self) -> float | None:
         busy = self._open or self._request or len(self.intake) or len(self._backlog)
@@ -147,18 +178,31 @@ class Worker:
         left = len(self.intake)
         while left > 0:
             for entry in self.intake.take(min(left, _BURST)):
-                dropped = self._backlog.add(entry) if _encoded(entry) else [entry]
-                for gone in dropped:
-                    self.intake.drop(gone)
+                if _encoded(entry):
+                    self._overflow(self._backlog.add(entry))
+                else:
+                    self.intake.drop(entry)
             left -= _BURST
             if left > 0:
                 time.sleep(_BREATH_SECONDS)
+
+    def _overflow(self, dropped: list[Queued]) -> None:
+        for gone in dropped:
+            if isinstance(gone, Entry) and gone.is_last:
+                # What goes last has to go, so nothing is left of this stream, nor room for a statement about it.
+                self.intake.forget(gone.source)
+                warn_at_times("forgotten", "realtime-otel: too many streams wait for the collector; forgetting some")
+            else:
+                self.intake.drop(gone)
+        if dropped:
+            warn_at_times("overflow", "realtime-otel: the queue is full; dropping records, deltas first")
 
     def _send(self) -> bool:
         """Send one request, if there is one and its time has come; whether another may follow at once."""
         if self._request is None:
             self._request = self._next_request()
-        if self._request is None or time.monotonic() < self._retry_at:
+        # In the last seconds of a process nothing is waited for: the collector may be back since the last attempt.
+        if self._request is None or (self._ends_at is None and time.monotonic() < self._retry_at):
             return False
         if not self._request.data:
             self._passed(self._request)
@@ -178,7 +222,7 @@ class Worker:
                 logger.warning("realtime-otel: the collector takes no records (%s); keeping them", answer.code)
             return False
         if answer.outcome is Outcome.REFUSED:
-            warn_once("refused", "realtime-otel: the collector refuses records (%s); dropping them", answer.code)
+            warn_at_times("refused", "realtime-otel: the collector refuses records (%s); dropping them", answer.code)
             for entry in request.entries:
                 self.intake.drop(entry)
         self._failures = 0
@@ -227,27 +271,53 @@ def _encoded(entry: Queued) -> bool:
 # --- The process's workers ----------------------------------------------------------------------------------------
 
 _workers: dict[tuple[str | None, ...], Worker] = {}
+_is_usable = True
+
+
+def is_usable() -> bool:
+    """Whether this process can send. One that was forked cannot, if gRPC was in use and does not support forks."""
+    return _is_usable
 
 
 def worker() -> Worker:
     """The worker of the destination that the environment names now."""
     if not _workers:
         # Not before it is needed, so that it runs before what the application has registered until now.
-        atexit.register(_stop_all)
+        _at_exit(_stop_all)
     destination = environment.destination()
     # setdefault: two threads that open their first stream at once get one worker.
     return _workers.get(destination) or _workers.setdefault(destination, Worker())
 
 
+def _at_exit(stop: Callable[[], None]) -> None:
+    atexit.register(stop)
+    # A process that multiprocessing has forked ends without what is registered with atexit. Such a process has imported
+    # the module, which takes long.
+    if "multiprocessing.util" in sys.modules:
+        from multiprocessing import parent_process, util
+
+        if parent_process() is not None:
+            util.Finalize(None, stop, exitpriority=0)
+
+
 @guarded(nothing)
 def _stop_all() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
-    for each in list(_workers.values()):
+    workers = list(_workers.values())
+    # All at once first: a destination that is away must not use up the time of the others.
+    for each in workers:
+        each.hurry(deadline)
+    for each in workers:
         each.stop(deadline)
     _workers.clear()
 
 
 def _abandon_all() -> None:
+    global _is_usable
+    if _workers and environment.is_fork_support_off():
+        # To use gRPC again would abort the process.
+        _is_usable = False
+        warn_once("fork", "realtime-otel: gRPC's support of forks is off; a forked process states nothing")
     for each in _workers.values():
         each.abandon()
     _workers.clear()

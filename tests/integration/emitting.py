@@ -35,7 +35,7 @@ def receiving(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogsServer]:
 def sending_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{endpoint}")
     monkeypatch.setattr(transport, "_workers", {})
-    monkeypatch.setattr(guard, "_reported", set())
+    monkeypatch.setattr(guard, "_quiet", {})
     yield
     for worker in list(transport._workers.values()):
         worker.stop(time.monotonic() + 0.5)

@@ -20,13 +20,13 @@ settings.load_profile("realtime-otel")
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(guard, "_reported", set())
+    monkeypatch.setattr(guard, "_quiet", {})
     monkeypatch.setattr(transport, "_workers", {})
     environment.forget()
     yield
     for worker in list(transport._workers.values()):
         worker.abandon()
-        worker._wake.set()
+        worker._wake.put(None)
 
 
 @pytest.fixture
