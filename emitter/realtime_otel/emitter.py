@@ -297,8 +297,8 @@ _NOTICED: Final[dict[str, Callable[[RealtimeEmitter, dict[str, Any]], Mapping[st
 }
 
 
-@functools.cache
 @guarded(str)
+@functools.cache
 def version_of(distribution: str) -> str:
     """The version of an installed distribution; "" if it is not installed."""
     try:

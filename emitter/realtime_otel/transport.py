@@ -130,19 +130,21 @@ class Worker:
     def _start(self) -> None:
         # An empty context: what is current where the first stream opens must not be current here for good.
         run = contextvars.Context().run
-        self._thread = threading.Thread(target=run, args=(self._run,), name="realtime-otel", daemon=True)
+        thread = threading.Thread(target=run, args=(self._run,), name="realtime-otel", daemon=True)
+        self._thread = thread
         try:
-            self._thread.start()
-        except BaseException:
-            self._thread = None
-            raise
+            thread.start()
+        finally:
+            # It could not start, or something (an interrupt) was raised here while it does: then it ends by itself.
+            if thread.ident is None:
+                self._thread = None
 
     # --- The thread's side ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         # Instrumentation of gRPC must not make spans of the exporter's own calls.
         otel_context.attach(otel_context.set_value(_SUPPRESS_KEY, True))
-        while not self._stopped:
+        while not self._stopped and self._thread is threading.current_thread():
             self._wait()
             self._work()
 

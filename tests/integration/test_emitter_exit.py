@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from realtime_otel import contract
 from tests.integration.emitting import assert_gapless, attribute, body, kinds
+from tests.integration.test_emitter_sending import forwarding
 from tests.stack.otlp import LogsServer
 
 ROOT = Path(__file__).parents[2]
@@ -33,14 +40,21 @@ def collector() -> Iterator[LogsServer]:
         yield server
 
 
-def run(script: str, endpoint: str, *, expects: tuple[int, ...] = (0,)) -> tuple[str, float]:
-    """The script's error output, and the seconds from its last statement to its end."""
-    ending = "\nprint(time.time(), flush=True)\n"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
-    environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{endpoint}"
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "emitter"), str(ROOT)])
-    command = [sys.executable, "-W", "error", "-c", PREAMBLE + textwrap.dedent(script).replace("END", ending)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+def environment(endpoint: str) -> dict[str, str]:
+    """Where a process finds the emitter, and the emitter its destination."""
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    path = os.pathsep.join([str(ROOT / "emitter"), str(ROOT)])
+    return plain | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{endpoint}", "PYTHONPATH": path}
+
+
+def run(script: str, endpoint: str, *, expects: tuple[int, ...] = (0,), **variables: str) -> tuple[str, float]:
+    """The script's error output, and the seconds from its last statement (before END) to its end."""
+    ending = "print(time.time(), flush=True)"
+    marked = re.sub(r"\bEND\b", ending, textwrap.dedent(script))
+    command = [sys.executable, "-W", "error", "-c", PREAMBLE + marked]
+    done = subprocess.run(
+        command, env=environment(endpoint) | variables, capture_output=True, text=True, timeout=60, check=False
+    )
     ended = time.time()
     assert done.returncode in expects, done.stderr
     return done.stderr, ended - float(done.stdout.split()[-1])
@@ -112,41 +126,6 @@ def test_a_session_that_is_cut_off_by_an_interrupt_is_closed_at_exit(collector: 
     )
 
     assert kinds(collector.records())[-1] == "emitter.stream_closed"
-
-
-def test_a_process_ends_in_two_seconds_when_the_collector_is_gone() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        gone = f"127.0.0.1:{reserved.getsockname()[1]}"
-    errors, seconds = run(
-        """
-        emitter = RealtimeEmitter()
-        for _ in range(1000):
-            emitter.server_event(event)
-        time.sleep(0.5)
-        END
-        """,
-        gone,
-    )
-
-    assert seconds < END_SECONDS
-    assert "did not take all records" in errors
-
-
-def test_a_process_ends_in_two_seconds_when_the_collector_never_answers() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        errors, seconds = run(
-            """
-            emitter = RealtimeEmitter()
-            emitter.server_event(event)
-            time.sleep(1)
-            END
-            """,
-            f"127.0.0.1:{silent.getsockname()[1]}",
-        )
-
-    assert seconds < END_SECONDS
-    assert "did not take all records" in errors
-    assert "Fatal" not in errors
 
 
 def test_a_process_that_observes_nothing_ends_at_once(collector: LogsServer) -> None:
@@ -238,3 +217,147 @@ def test_importing_the_package_imports_no_more_than_is_asked_for() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("away", "end"),
+    [
+        ("absent", ""),
+        ("slow", ""),
+        ("resetting", ""),
+        ("silent", ""),
+        ("silent", "sys.exit(3)"),
+        ("silent", "raise KeyError('x')"),
+        ("silent", "threading.Thread(target=sys.exit).start()"),
+        ("silent", "asyncio.run(interrupted())"),
+    ],
+)
+def test_a_process_with_many_streams_ends_in_two_seconds_whatever_the_collector_does(away: str, end: str) -> None:
+    with ANSWERS[away]() as endpoint:
+        errors, seconds = run(
+            f"""
+            import signal
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+            async def interrupted():
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.sleep(30)
+
+            emitters = [RealtimeEmitter() for _ in range(300)]
+            for emitter in emitters:
+                for _ in range(20):
+                    emitter.server_event(event)
+            time.sleep(0.3)
+            END
+            {end}
+            """,
+            endpoint,
+            expects=(0, 1, 3, -2),
+        )
+
+    assert seconds < END_SECONDS
+    assert "Fatal" not in errors
+    assert ("did not take all records" in errors) == (away != "slow")
+
+
+@contextmanager
+def absent() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        gone = f"127.0.0.1:{reserved.getsockname()[1]}"
+    yield gone
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Accepts connections, or the system does for it, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@contextmanager
+def slow() -> Iterator[str]:
+    """Answers late, but takes all."""
+
+    def late() -> bool:
+        time.sleep(0.05)
+        return False
+
+    with LogsServer() as server:
+        server.refuse = late
+        yield server.endpoint
+
+
+@contextmanager
+def resetting() -> Iterator[str]:
+    """Ends each connection with a reset as soon as something comes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    connection.recv(1)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+
+        accepting = threading.Thread(target=accept, daemon=True)
+        accepting.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        accepting.join(5)
+
+
+ANSWERS: Final[Mapping[str, Callable[[], AbstractContextManager[str]]]] = {
+    "absent": absent,
+    "silent": silent,
+    "slow": slow,
+    "resetting": resetting,
+}
+
+
+def test_a_collector_that_comes_back_just_before_a_process_ends_gets_everything(collector: LogsServer) -> None:
+    script = """
+    emitters = [RealtimeEmitter() for _ in range(3)]
+    for emitter in emitters:
+        emitter.server_event(event)
+    assert not emitter.flush(4)  # by now the next attempt is seconds away
+    print("away", flush=True)
+    sys.stdin.readline()
+    """
+    with absent() as endpoint:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)],
+            env=environment(endpoint),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "away\n"
+            with forwarding(int(endpoint.rpartition(":")[2]), collector.endpoint):
+                process.communicate("\n", timeout=30)
+
+    assert sorted(kinds(collector.records())) == sorted(
+        3 * ["emitter.stream_opened", event_type(), "emitter.stream_closed"]
+    )
+
+
+def test_a_destination_that_is_away_takes_no_time_from_another(collector: LogsServer) -> None:
+    with silent() as away:
+        run(
+            """
+            def emit(endpoint):
+                os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://" + endpoint
+                RealtimeEmitter().server_event(event)
+            emit(os.environ["AWAY"])
+            time.sleep(0.5)
+            emit(os.environ["HERE"])
+            END
+            """,
+            away,
+            AWAY=away,
+            HERE=collector.endpoint,
+        )
+
+    assert kinds(collector.records()) == ["emitter.stream_opened", event_type(), "emitter.stream_closed"]

@@ -267,6 +267,68 @@ def suppressed() -> object:
     return otel_context.get_value(otel_context._SUPPRESS_INSTRUMENTATION_KEY)
 
 
+def test_what_nobody_waits_for_any_longer_does_not_add_up() -> None:
+    back = threading.Event()
+    collector = Collector(lambda: TAKEN if back.is_set() else AWAY)
+    with working(collector, max_bytes=300 * OVERHEAD) as worker:
+        opened(worker)
+        for _ in range(1000):
+            assert not worker.flush(0)
+            until(lambda: not len(worker.intake))
+        held = len(worker._backlog)
+        back.set()
+
+    assert held <= 300
+
+
+def test_streams_that_come_and_go_while_nobody_takes_them_do_not_add_up(caplog: pytest.LogCaptureFixture) -> None:
+    back = threading.Event()
+    collector = Collector(lambda: TAKEN if back.is_set() else AWAY)
+    with working(collector, max_bytes=1000 * OVERHEAD) as worker:
+        sources = [opened(worker) for _ in range(2000)]
+        for source in sources:
+            put(worker, source, 3)
+            close(worker, source)
+            until(lambda: len(worker.intake) < 100)
+        until(lambda: not len(worker.intake))
+        held = worker._backlog._bytes
+        back.set()
+        assert worker.flush(PATIENCE)
+
+    assert held <= 750 * OVERHEAD
+    assert "realtime-otel: too many streams wait for the collector; forgetting some" in caplog.messages
+    # The last streams are whole, or say what they lack; of the first nothing is said.
+    assert 0 < collector.names.count("emitter.stream_closed") < 1000
+
+
+def test_a_destination_that_asks_for_a_day_is_asked_earlier_and_at_the_end_at_once() -> None:
+    collector = Collector(answers(Answer(Outcome.LATER, "UNAVAILABLE", delay=86_400.0)))
+    with working(collector) as worker:
+        close(worker, opened(worker))
+        until(lambda: bool(collector.tried))
+        assert not worker.flush(0.1)
+
+    assert collector.names == ["emitter.stream_opened", "emitter.stream_closed"]
+
+
+def test_a_thread_whose_start_is_interrupted_is_no_second_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    collector = Collector()
+    with working(collector) as worker:
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opened(worker)
+        thread = worker._thread
+        opened(worker)
+        assert worker._thread is thread
+
+
 def test_stopping_closes_what_is_open_and_sends_it() -> None:
     collector = Collector()
     with working(collector) as worker:
