@@ -50,7 +50,7 @@ class RealtimeEmitter:
     """States the facts of one connection, whatever framework holds it.
 
     The methods may be called from any thread, return in microseconds and raise nothing. Events are dicts as they are
-    decoded from or encoded for the wire; they are read later, on another thread, so do not change what is inside them.
+    decoded from or encoded for the wire; what is nested inside them is read later, on another thread, so leave that.
     With `OTEL_SDK_DISABLED=true` an emitter does nothing.
 
     Args:
@@ -150,7 +150,7 @@ class RealtimeEmitter:
         if self._source.closed:
             return
         if isinstance(event, dict):
-            # The caller may use its dict again for the next event.
+            # The sender may use its dict again for the next event.
             event = event.copy()
             kind, audio = event.get("type"), event.get("audio")
         else:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
+from unittest import mock
 
 import grpc
 from opentelemetry.context import Context
@@ -287,7 +288,7 @@ def found(backend: Backend, calls: list[Call]) -> dict[str, tuple[Span, Mapping[
     """The session's span of each call, and its resource, when all are there."""
     keys = {(call.emitter.stream.trace_id, call.emitter.stream.span_id): call.name for call in calls}
     backend.wait_for(keys, timeout=60)
-    sessions = {}
+    sessions: dict[str, tuple[Span, Mapping[str, Any]]] = {}
     for request in map(ExportTraceServiceRequest.FromString, backend.accepted):
         for resource_spans in request.resource_spans:
             for span in itertools.chain.from_iterable(scope.spans for scope in resource_spans.scope_spans):
@@ -317,12 +318,9 @@ def outage(folder: Path, minutes: float, *, hurried: bool) -> tuple[list[Call], 
     """All conversations of an outage, and where their traces are wrong."""
     clock = Clock() if hurried else None
     with parts(folder) as (backend, relay):
-        of_old, entries.time = entries.time, clock or time  # type: ignore[attr-defined]
-        try:
-            happened = Outage(relay, minutes * 60, clock)
+        happened = Outage(relay, minutes * 60, clock)
+        with mock.patch.object(entries, "time", clock or time):
             happened.run()
-        finally:
-            entries.time = of_old  # type: ignore[attr-defined]
         sessions = found(backend, happened.calls)
         wrong = [
             difference

@@ -11,7 +11,8 @@ from opentelemetry.context import Context
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from realtime_otel import environment, guard
-from tests.faults.emitter_outage import DROPPED, PARENT, PLACES, Backend, Call, Relay, found, outage, parts, values
+from tests.faults.emitter_outage import DROPPED, PARENT, PLACES, Call, Relay, found, outage, parts, values
+from tests.sidecar import Backend
 
 MINUTES = 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from grpc_status import rpc_status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 
 from realtime_otel import RealtimeEmitter, contract
+from realtime_otel.otlp import Answer, LogsClient, Outcome
 from tests.integration.emitting import attribute, kinds, receiving, sending_to
 from tests.stack.otlp import LogsServer
 
@@ -129,8 +131,11 @@ def forwarding(port: int, endpoint: str) -> Iterator[None]:
         yield
     finally:
         for each in sockets:
-            # A socket that is read from on another thread is woken by its shutdown, not by its close.
+            # Gone without a farewell, as by a reset. A socket that is read from on another thread is woken by its
+            # shutdown, not by its close.
             try:
+                if each is not sockets[0]:
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 each.shutdown(socket.SHUT_RDWR)
             except OSError:
                 logging.getLogger(__name__).debug("closed already")
@@ -164,6 +169,47 @@ def test_a_collector_that_is_busy_is_asked_again_when_it_says(monkeypatch: pytes
 
     assert times[1] - times[0] >= 0.4
     assert service.requests[0] == service.requests[1]
+
+
+def test_a_collector_that_asks_for_days_is_asked_again_in_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(context: grpc.ServicerContext) -> ExportLogsServiceResponse:
+        status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0])
+        status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=1_000_000)))
+        context.abort_with_status(rpc_status.to_status(status))
+
+    with serving(Service(busy)) as endpoint, sending_to(endpoint, monkeypatch):
+        client = LogsClient()
+        answer = client.send(b"")
+        client.shutdown()
+
+    assert answer == Answer(Outcome.LATER, "UNAVAILABLE", delay=300.0)
+
+
+def test_connections_that_are_reset_in_the_middle_of_calls_lose_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def late(_context: grpc.ServicerContext) -> ExportLogsServiceResponse:
+        time.sleep(0.1)
+        return ExportLogsServiceResponse()
+
+    service = Service(late)
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    with serving(service) as endpoint, sending_to(f"127.0.0.1:{port}", monkeypatch), RealtimeEmitter() as emitter:
+        for _ in range(6):
+            with forwarding(port, endpoint):
+                for _ in range(60):
+                    emitter.server_event(EVENT)
+                    time.sleep(0.005)
+        with forwarding(port, endpoint):
+            emitter.close()
+            assert emitter.flush(20)
+
+    records = [record for request in service.requests for logs in request.resource_logs
+               for scope in logs.scope_logs for record in scope.log_records]  # fmt: skip
+    assert {attribute(record, contract.SEQ) for record in records} == set(range(362))
+    assert any("takes no records" in message for message in caplog.messages)
+    assert not any("refuses" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED])
