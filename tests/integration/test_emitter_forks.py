@@ -106,6 +106,7 @@ def converse():
 if __name__ == "__main__":
     mine = RealtimeEmitter(session_id="parent")
     mine.server_event(event)
+    assert mine.flush(10)  # gRPC does not always go on in a child that is forked in the middle of a call
     child = multiprocessing.get_context("{method}").Process(target=converse)
     child.start()
     child.join(30)

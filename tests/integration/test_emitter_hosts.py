@@ -55,7 +55,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogsServer]:
 
 def converse() -> None:
     with RealtimeEmitter(deltas="first") as emitter:
-        for number in range(20):
+        for number in range(10):
             emitter.server_event({"type": "response.created", "response": {"id": f"resp_{number}"}})
             emitter.server_event({"type": "response.output_audio.delta", "item_id": f"item_{number}", "delta": "QUJD"})
             emitter.client_event({"type": "input_audio_buffer.append", "audio": "QUJD"})

@@ -485,6 +485,19 @@ def test_a_log_handler_that_raises_does_not_reach_the_caller(monkeypatch: pytest
     guard.warn_once("this", "message")
 
 
+def test_a_loss_that_goes_on_is_said_again_after_a_while_and_an_error_is_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = iter(range(0, 200, 10))
+    monkeypatch.setattr(guard.time, "monotonic", lambda: float(next(seconds)))  # type: ignore[attr-defined]
+
+    for _ in range(8):
+        guard.warn_at_times("refused", "records are refused")
+        guard.warn_once("error", "something failed")
+
+    assert caplog.messages == ["records are refused", "something failed", "records are refused", "records are refused"]
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_what_ends_the_process_is_not_held_back(
     observed: RealtimeEmitter, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
