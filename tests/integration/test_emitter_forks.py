@@ -159,7 +159,7 @@ def test_threads_that_fork_while_others_emit_make_children_that_end(collector: L
         def talk(emitter):
             while not ending.is_set():
                 emitter.server_event(event)
-                time.sleep(0)
+                time.sleep(0.0005)  # without it, a busy machine fills the queue before the forks are done
 
         threads = [threading.Thread(target=talk, args=(emitter,)) for emitter in emitters]
         for thread in threads:
