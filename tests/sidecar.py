@@ -61,13 +61,30 @@ class Recording:
         return export_request(self.resource, SCOPE, self.records[first:last])
 
 
-def record(steps: Conversation, name: str = "stream", *, chosen: bool = False, sampled: bool = True) -> Recording:
-    """Record a conversation, in a stream and a service of this name."""
-    service = f"agent-{name}"
+def record(
+    steps: Conversation,
+    name: str = "stream",
+    *,
+    service: str = "",
+    started: int = talk.STARTED,
+    chosen: bool = False,
+    sampled: bool = True,
+) -> Recording:
+    """Record a conversation, in a stream of this name and, unless it is given, a service of this name."""
+    service = service or f"agent-{name}"
     key = contract.stream_key(name, chosen=chosen, service=service)
     ids = {"trace_id": contract.trace_id(key), "span_id": contract.span_id(Kind.SESSION, key)}
     steps = [_with_event_id(step, number) for number, step in enumerate(steps)]
-    of = stream(name, chosen=chosen, sampled=sampled, namespace="", service=service, emitter_id=f"of-{name}", **ids)
+    of = stream(
+        name,
+        chosen=chosen,
+        sampled=sampled,
+        started=started,
+        namespace="",
+        service=service,
+        emitter_id=f"of-{name}",
+        **ids,
+    )
     return Recording(of, wire.resource({"service.name": service}), encoded(steps, of, content=True))
 
 
@@ -77,8 +94,11 @@ def _with_event_id(step: Step | Logged, number: int) -> Step | Logged:
     return step._replace(event={"event_id": f"event_{number}"} | step.event)
 
 
-def conversation(name: str, turns: int = 2, *, chosen: bool = False, sampled: bool = True) -> Recording:
-    """A whole conversation of some turns; every second turn calls a tool, every third is barged into."""
+def conversation(name: str, turns: int = 2, **of: Any) -> Recording:
+    """A whole conversation of some turns; every second turn calls a tool, every third is barged into.
+
+    ``of``: what `record` takes besides.
+    """
     cut: dict[str, Any] = {"status": "cancelled"}
     cut["status_details"] = {"type": "cancelled", "reason": "turn_detected"}
     steps: list[Step | Logged] = [*talk.opened(), *talk.session()]
@@ -91,7 +111,7 @@ def conversation(name: str, turns: int = 2, *, chosen: bool = False, sampled: bo
             steps += talk.tool_output(call, f"item_{turn}_output")
         steps += talk.spoken_answer(f"resp_{turn}", f"item_{turn}", **(cut if turn % 3 == 2 else {}))
     steps += talk.later(0.5, talk.closed())
-    return record(steps, name, chosen=chosen, sampled=sampled)
+    return record(steps, name, **of)
 
 
 def one_by_one(recording: Recording, size: int = 3) -> list[bytes]:

@@ -29,8 +29,10 @@ from tests.sidecar import record
 from tests.unit.sidecar.rig import Rig, eventually, open_streams, outbox
 
 FOLDER: Final = Path(__file__).parent / "data" / "stores"
-JOURNAL_ROWS: Final = 12
+JOURNAL_ROWS: Final = 14
 """So that some of the streams are in checkpoints, and others in the journal alone."""
+MAX_STREAMS: Final = 3
+"""Of one service: as many as are open on chosen ids."""
 RESUME_WAIT: Final = 2.0
 """Seconds: short enough to be waited for, long enough for the rest to come before the wall clock ends it."""
 
@@ -109,6 +111,12 @@ def connection(call: str, emitter: str, opens: float) -> bytes:
     return request(encoded([*talk.opened(), *talk.speech(f"item-{emitter}"), *later(5, talk.closed())], of))
 
 
+def crowd() -> bytes:
+    """One stream more of a service than it may have."""
+    names = [f"crowded-{number}" for number in range(MAX_STREAMS + 1)]
+    return b"".join(record(talk.weather_call(), name, service="crowded").request(0, 12) for name in names)
+
+
 def that_become_letters() -> list[bytes]:
     """A record that breaks the contract, and one that comes after its stream has closed."""
     broken = record(talk.closed(), "broken").request()
@@ -123,12 +131,12 @@ def build(folder: Path) -> tuple[Path, Stored]:
     before, rest = cut_conversations()
     held, filling = with_a_gap()
     journal.JOURNAL_ROWS = JOURNAL_ROWS
-    with Rig(folder / "alive", resume_wait=RESUME_WAIT) as rig:
+    with Rig(folder / "alive", resume_wait=RESUME_WAIT, max_streams_per_service=MAX_STREAMS) as rig:
         rig.take(record(talk.weather_call(), "ended").request(), *that_become_letters())
         rig.engine.acknowledge(1, [letter(rig.rows("SELECT data FROM outbox")[0][0], "INVALID_ARGUMENT: a test")])
         rig.take(*before, connection("CA-ticked", "one", 0))
         eventually(lambda: bool(rig.rows("SELECT * FROM journal WHERE kind = 'tick'")))
-        rig.take(*held, connection("CA-reused", "one", 0), connection("CA-resumed", "one", 0))
+        rig.take(crowd(), *held, connection("CA-reused", "one", 0), connection("CA-resumed", "one", 0))
         store = rig.crash(folder / "store")
         waiting, still_open = hashes(rig.folder), sorted(open_streams(rig))
         letters = [list(each) for each in rig.database.dead_letters()]

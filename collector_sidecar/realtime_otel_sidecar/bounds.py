@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from .config import Settings
 from .conversations import Conversations
 from .journal import Journal
+from .shares import Bound, Excess
 from .store.database import Database
 from .store.rows import Batch, Sweep
 
@@ -30,6 +33,15 @@ CALM = 0.1
 PATIENCE_SECONDS = 3600.0
 """Spans are dropped for their age only after the collector has taken none for so long in this process: after a long
 stop, or with a clock that was wrong for a while, they are sent first."""
+TOMBSTONE_ROWS = 512
+"""Tombstones that one commit lets go of, or as many as it writes checkpoints: so they go as fast as they can come."""
+SAY_SECONDS = 60.0
+"""How often the log says of a service that it has lost streams."""
+SERVICES = 100
+"""Services that are counted by their names, which are theirs to choose; the others together."""
+OTHERS = "(other services)"
+LONGEST_NAME = 80
+"""Of a service, in the log and in counters."""
 
 
 @dataclass(slots=True)
@@ -44,6 +56,12 @@ class Counters:
     """Written, spans included."""
     dead_letters_dropped: int = 0
     """Let go for their age or their sum."""
+    tombstones_dropped: int = 0
+    """Streams of which it is forgotten that they have ended, for their age or their number."""
+    streams_evicted: Counter[Bound] = field(default_factory=Counter)
+    """Ended because there was no room, by the setting that said so."""
+    streams_evicted_of: Counter[str] = field(default_factory=Counter)
+    """The same by service, for the first hundred services that this happened to."""
 
 
 class Bounds:
@@ -59,6 +77,10 @@ class Bounds:
         self._looked = -LOOK_SECONDS
         self._waiting_since = time.monotonic()
         self._warned = 0
+        self._unsaid: dict[str, Counter[Bound]] = {}
+        """Streams that were ended, by service, of which the log has not told yet."""
+        self._said: dict[str, float] = {}
+        """When it has told of a service."""
         self.counters = Counters()
 
     @property
@@ -91,13 +113,27 @@ class Bounds:
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
             self.measure()
-            batch.sweep = self._sweep(now)
+            batch.sweep = self._sweep(batch, now)
+            self._say()
         self._warn()
+
+    def evicted(self, excess: Sequence[Excess]) -> None:
+        """These streams were ended, because there was no room."""
+        counters = self.counters
+        for each in excess:
+            name = each.service[:LONGEST_NAME]
+            if name not in counters.streams_evicted_of and len(counters.streams_evicted_of) >= SERVICES:
+                name = OTHERS
+            counters.streams_evicted[each.bound] += 1
+            counters.streams_evicted_of[name] += 1
+            self._unsaid.setdefault(name, Counter())[each.bound] += 1
 
     def swept(self, sweep: Sweep) -> None:
         """This slice is gone."""
         self._looked -= LOOK_SECONDS  # there may be more of it
-        self._conversations.forget_ended(sweep.tombstones)
+        if sweep.tombstones:
+            self._conversations.forget_ended(sweep.tombstones, sweep.horizon)
+            self.counters.tombstones_dropped += len(sweep.tombstones)
         if sweep.outbox_spans:
             self.counters.spans_expired += sweep.outbox_spans
             logger.error(
@@ -117,22 +153,43 @@ class Bounds:
         room = free - self._settings.disk_reserve_mib * MIB
         self._capacity = min(self._settings.outbox_mib * MIB, self._database.sizes.outbox_bytes + room)
 
-    def _sweep(self, now: int) -> Sweep:
+    def _sweep(self, batch: Batch, now: int) -> Sweep:
         settings = self._settings
         upto = spans = 0
         if time.monotonic() - self._waiting_since > min(settings.outbox_age, PATIENCE_SECONDS):
             upto, spans = self._database.old_spans(now - round(settings.outbox_age * 1e9))
         letters_before = now - round(settings.dead_letter_age * 1e9)
         letters_upto, letters = self._database.old_letters(letters_before, settings.dead_letters_mib * MIB)
-        ended = self._database.old_tombstones(now - round(settings.tombstone_age * 1e9), self._journal.first)
+        ended, horizon = self._ended(batch, now - round(settings.tombstone_age * 1e9))
         return Sweep(
             outbox_upto=upto,
             outbox_spans=spans,
             letters_upto=letters_upto,
             letters=letters,
-            tombstones=tuple(key for key in ended if key not in self._conversations.dirty),
+            tombstones=tuple(ended),
+            horizon=horizon,
             pages=self._database.spare_pages(),
         )
+
+    def _ended(self, batch: Batch, before: int) -> tuple[list[str], int]:
+        """Ended streams to be forgotten, and the horizon then; not those of which the batch knows better."""
+        written = {row.key for row in batch.checkpoints}
+        oldest = self._database.oldest_ended(self._journal.first, max(TOMBSTONE_ROWS, len(written)))
+        return self._conversations.too_many_ended((each for each in oldest if each[0] not in written), before)
+
+    def _say(self) -> None:
+        """Tell of services that have lost streams, of each once a minute."""
+        now = time.monotonic()
+        self._said = {name: said for name, said in self._said.items() if now - said < SAY_SECONDS}
+        for name in [name for name in self._unsaid if name not in self._said]:
+            bounds = self._unsaid.pop(name)
+            self._said[name] = now
+            logger.warning(
+                "%d streams of %r were ended, because there was no room for them: %s",
+                bounds.total(),
+                name,
+                ", ".join(f"{count} by {bound}" for bound, count in bounds.most_common()),
+            )
 
     def _warn(self) -> None:
         """Say when the room has become less than before, or is there again."""

@@ -59,17 +59,34 @@ COUNTS = {
     "max_body_kib": (32, LARGEST_MESSAGE_MIB * 1024),
     "max_body_depth": (8, DEEPEST),
     "max_resource_kib": (4, 64),
+    "max_records_per_request": (1, 10 * LARGEST_COUNT),
+    "max_streams": (1, LARGEST_COUNT),
+    "max_streams_per_service": (1, LARGEST_COUNT),
+    "max_tombstones": (1, 10 * LARGEST_COUNT),
 }
-"""Settings that bound one conversation, one span or one record, with the least and the most that each can be. Emitters
-send bodies of 32 KiB, a request to the collector has 3 MiB, and JSON is read by recursion."""
+"""Settings that are numbers of something, or bound one span or one record, with the least and the most that each can
+be. Emitters send bodies of 32 KiB, a request to the collector has 3 MiB, and JSON is read by recursion."""
 LARGEST_STORE_MIB = 1024 * 1024
+LARGEST_STATE_MIB = 64 * 1024
 SIZES = {
     "max_message_mib": (1, LARGEST_MESSAGE_MIB),
     "outbox_mib": (1, LARGEST_STORE_MIB),
     "disk_reserve_mib": (0, LARGEST_STORE_MIB),
     "dead_letters_mib": (1, LARGEST_STORE_MIB),
+    "max_state_mib": (1, LARGEST_STATE_MIB),
+    "max_state_mib_per_service": (1, LARGEST_STATE_MIB),
+    "max_stream_mib": (1, LARGEST_MESSAGE_MIB),  # a state is one value in the database, too
+    "max_waiting_mib": (1, LARGEST_STATE_MIB),
 }
 """Settings in MiB, with the least and the most that each can be."""
+PARTS = (
+    ("max_open_spans", "max_spans"),
+    ("max_streams_per_service", "max_streams"),
+    ("max_stream_mib", "max_state_mib_per_service"),
+    ("max_state_mib_per_service", "max_state_mib"),
+    ("max_message_mib", "max_waiting_mib"),
+)
+"""Settings of which the first bounds a part of what the second bounds."""
 FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -125,6 +142,16 @@ class Settings:
     max_body_kib: int = setting(1024, "size of an event's body, in KiB; a larger one breaks the contract")
     max_body_depth: int = setting(64, "depth of an event's body; a deeper one breaks the contract")
     max_resource_kib: int = setting(64, "size of an agent's resource, in KiB; a larger one breaks the contract")
+    max_records_per_request: int = setting(100_000, "log records in one request; one with more is refused for good")
+    max_waiting_mib: int = setting(64, "requests that wait for a commit, in MiB; beyond it, they are to be sent again")
+    max_streams: int = setting(10_000, "open streams; beyond it, the service with most of them loses one")
+    max_streams_per_service: int = setting(
+        5_000, "open streams of one service; beyond it, the one heard longest ago goes"
+    )
+    max_state_mib: int = setting(96, "state of all open streams, in MiB; the service with most of it loses a stream")
+    max_state_mib_per_service: int = setting(64, "state of one service's streams, in MiB; beyond it, the largest goes")
+    max_stream_mib: int = setting(8, "state of one stream, in MiB; beyond it, the stream is ended")
+    max_tombstones: int = setting(200_000, "streams that have ended and are remembered; beyond it, the oldest go")
     drain_timeout: float = setting(5.0, "seconds in which a stopping sidecar tries to send what is left")
     listen_certificate_file: str = setting("", "PEM file with the receiver's certificate and its chain; turns TLS on")
     listen_key_file: str = setting("", "PEM file with the key of that certificate, without a password")
@@ -147,10 +174,11 @@ class Settings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be {least} to {most}")
         if self.transcript_wait < self.settle:
             raise SettingsError(f"transcript_wait ({self.transcript_wait}) is shorter than settle ({self.settle})")
-        if self.max_spans < self.max_open_spans:
-            raise SettingsError(f"max_spans ({self.max_spans}) is less than max_open_spans ({self.max_open_spans})")
         if not 0 <= self.drain_timeout <= LONGEST_SECONDS:
             raise SettingsError(f"drain_timeout is {self.drain_timeout}; it must be 0 or more seconds")
+        for part, whole in PARTS:
+            if getattr(self, part) > getattr(self, whole):
+                raise SettingsError(f"{part} ({getattr(self, part)}) is more than {whole} ({getattr(self, whole)})")
         if not self.data_dir.strip():
             raise SettingsError("data_dir is empty; it must be a folder")
         if not _is_address(self.listen):
@@ -170,7 +198,6 @@ class Settings:
             waits=Waits(settle=_nanoseconds(self.settle), transcript=_nanoseconds(self.transcript_wait)),
             gap_wait=_nanoseconds(self.gap_wait),
             resume_wait=_nanoseconds(self.resume_wait),
-            tombstone_age=_nanoseconds(self.tombstone_age),
             tool_logs=self.tool_logs,
             content=self.content,
             limits=Limits(

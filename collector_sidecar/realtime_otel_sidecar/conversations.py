@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
 
 from .config import Settings
+from .shares import RECORD_BYTES, Excess, Limits, Shares
 from .silence import Silence
 from .stitch.order import Order
 from .stitch.record import Record
 from .stitch.spans import Span
-from .stitch.stitcher import Outcome, Rejection, Stitcher, Tombstone, key_of
+from .stitch.stitcher import Outcome, Rejection, Stitcher, key_of
+from .stitch.tombstones import Tombstone
 from .store.rows import Checkpoint, span_ids
 
 logger = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+TOMBSTONE_BYTES = 512
+"""What a tombstone may take on the average; one of a chosen id can take a hundred times as much."""
 
 
 @dataclass(slots=True)
@@ -36,7 +42,9 @@ class Conversations:
     def __init__(self, settings: Settings) -> None:
         self._stitcher = Stitcher(settings.rules)
         self.silence = Silence()
+        self.shares = Shares(_limits(settings))
         self._max_silence = settings.max_silence
+        self._max_tombstones = settings.max_tombstones
         self.dirty: dict[str, int] = {}
         """Streams that have changed since their checkpoint, with the position of the first change; oldest first."""
         self._unwritable: set[str] = set()
@@ -56,33 +64,45 @@ class Conversations:
     def feed(self, records: Iterable[Record], position: int) -> Taken:
         """Feed the records of the journal's row at this position."""
         taken = Taken()
-        heard: dict[str, None] = {}
+        heard: dict[str, int] = {}
         for record in records:
             key = key_of(record)
-            heard[key] = None
+            text = record.body if record.log is None else record.log.message
+            heard[key] = heard.get(key, 0) + RECORD_BYTES + len(text)
             try:
                 outcome = self._stitcher.feed(record)
             except Exception as error:  # our defect: if it ended the process, the same record would come again
                 outcome = Outcome(rejected=[(record, Rejection.INTERNAL_ERROR)], errors=[repr(error)])
             if outcome.spans or outcome.rejected or outcome.errors:
                 self._add(key, outcome, taken)
-        for key in heard:
-            self._note(key, position)
+        for key, size in heard.items():
+            self._note(key, position, size)
         return taken
 
     def tick(self, key: str, position: int) -> Taken:
         """Tell the core that the clock has run out for a stream."""
         taken = Taken()
+        self._end(self._stitcher.tick, key, position, taken)
+        return taken
+
+    def evict(self, keys: Iterable[str], position: int) -> Taken:
+        """Tell the core that there is no room for these streams."""
+        taken = Taken()
+        for key in keys:
+            self._end(self._stitcher.evict, key, position, taken)
+        return taken
+
+    def _end(self, end: Callable[[str], Outcome], key: str, position: int, taken: Taken) -> None:
         self.silence.forget(key)
+        self.shares.forget(key)
         try:
-            outcome = self._stitcher.tick(key)
+            outcome = end(key)
         except Exception as error:  # our defect, as in `feed`
             outcome = Outcome(errors=[repr(error)])
         self._add(key, outcome, taken)
         self.dirty.setdefault(key, position)
         if key not in self._stitcher.streams:
             self._forget(key)
-        return taken
 
     def _add(self, key: str, outcome: Outcome, taken: Taken) -> None:
         taken.rejected += outcome.rejected
@@ -97,14 +117,19 @@ class Conversations:
             taken.outputs[key] = taken.outputs.get(key, b"") + ids
             self._put_out.setdefault(key, bytearray()).extend(ids)
 
-    def _note(self, key: str, position: int) -> None:
-        """A stream has been fed."""
+    def _note(self, key: str, position: int, size: int) -> None:
+        """A stream has been fed so many bytes."""
         self.dirty.setdefault(key, position)
         if key in self._stitcher.streams:
-            self.silence.hear(key, self._wait(key))
+            self._hear(key, size)
         else:
             self.silence.forget(key)
+            self.shares.forget(key)
             self._forget(key)
+
+    def _hear(self, key: str, size: int) -> None:
+        self.silence.hear(key, self._wait(key))
+        self.shares.hear(key, self._stitcher.streams[key].session.resource.service, size)
 
     def _forget(self, key: str) -> None:
         """A stream has ended: nothing is put out for it any more."""
@@ -116,6 +141,19 @@ class Conversations:
         """For how many seconds an open stream may be silent."""
         wait = self._stitcher.wait(key)
         return self._max_silence if wait is None else wait / 1e9
+
+    # --- What is too much ----------------------------------------------------------------------------------------
+
+    def excess(self) -> list[Excess]:
+        """The streams for which there is no room; they are to be told so by `evict`."""
+        return list(self.shares.excess(self._measure))
+
+    def _measure(self, key: str) -> int | None:
+        """Bytes of the state of an open stream; None if it cannot be encoded, a defect of ours."""
+        try:
+            return len(self._stitcher.snapshot(key))
+        except Exception:  # `checkpoint` says it
+            return None
 
     # --- Checkpoints ---------------------------------------------------------------------------------------------
 
@@ -139,6 +177,8 @@ class Conversations:
                 self._unwritable.add(key)
                 return None
         del self.dirty[key]
+        if is_open:
+            self.shares.measure(key, len(state))
         put_out = bytes(self._put_out.get(key, b""))
         if not (state or put_out):
             return None
@@ -159,11 +199,12 @@ class Conversations:
         except msgspec.DecodeError:
             self.dirty[row.key] = row.position
             if row.ended:
-                self._stitcher.tombstones[row.key] = Tombstone(Order(), 0)
+                self._stitcher.tombstones.put(row.key, Tombstone(Order(), 0, row.taken))
             raise
         if not row.ended:
             self.silence.now = row.heard
-            self.silence.hear(row.key, self._wait(row.key))
+            self._hear(row.key, 0)
+            self.shares.measure(row.key, len(row.state))
 
     def note_put_out(self, key: str, joined: bytes) -> None:
         """A former process has put out these spans of a stream."""
@@ -173,14 +214,58 @@ class Conversations:
             listed.update(fresh)
             self._put_out.setdefault(key, bytearray()).extend(b"".join(fresh))
 
-    def start(self, heard: float) -> None:
-        """All that was stored is taken up; the clock that counts silence goes on from here."""
+    def start(self, heard: float, horizon: int) -> None:
+        """All that was stored is taken up; the clock that counts silence, and the horizon, go on from here."""
         self.silence.start(heard)
-        for key in self._stitcher.tombstones.keys() & self._put_out.keys():
+        self.horizon = horizon
+        for key in [key for key in self._put_out if key in self._stitcher.tombstones]:
             self._forget(key)
 
-    def forget_ended(self, keys: Iterable[str]) -> None:
-        """Streams whose end need not be remembered any longer."""
+    # --- Streams that have ended ---------------------------------------------------------------------------------
+
+    @property
+    def horizon(self) -> int:
+        """Unix nanoseconds: no unknown stream is opened that began then, or before (see `Tombstones`)."""
+        return self._stitcher.tombstones.horizon
+
+    @horizon.setter
+    def horizon(self, time: int) -> None:
+        self._stitcher.tombstones.horizon = time
+
+    def too_many_ended(self, ended: Iterable[tuple[str, int]], before: int) -> tuple[list[str], int]:
+        """Which of these streams need not be remembered any longer, and the horizon when they are forgotten.
+
+        Args:
+            ended: key and time of the checkpoint of each that has ended, the oldest first.
+            before: those of an earlier time go for their age, others only if there are too many, or too large ones.
+        """
+        tombstones, horizon, gone = self._stitcher.tombstones, self.horizon, list[str]()
+        number, size = len(tombstones), tombstones.size
+        for key, taken in ended:
+            if taken >= before and number <= self._max_tombstones and size <= self._max_tombstones * TOMBSTONE_BYTES:
+                break
+            tombstone = tombstones.find(key)
+            if tombstone is None or key in self.dirty:
+                continue
+            gone.append(key)
+            number, size = number - 1, size - len(tombstones.encoded(key))
+            # What a stream says of itself may lie in the future: it was here when its checkpoint was written.
+            horizon = max(horizon, min(tombstone.newest, taken))
+        return gone, horizon
+
+    def forget_ended(self, keys: Iterable[str], horizon: int) -> None:
+        """These need not be remembered any longer, and leave this horizon."""
         for key in keys:
-            self._stitcher.tombstones.pop(key, None)
+            self._stitcher.tombstones.remove(key)
             self._forget(key)
+        self.horizon = horizon
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        streams=settings.max_streams,
+        streams_per_service=settings.max_streams_per_service,
+        state=settings.max_state_mib * MIB,
+        state_per_service=settings.max_state_mib_per_service * MIB,
+        stream=settings.max_stream_mib * MIB,
+    )

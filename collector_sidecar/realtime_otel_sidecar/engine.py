@@ -29,7 +29,7 @@ from .stitch.spans import Span
 from .stitch.stitcher import RULES_VERSION, Rejection
 from .store.database import Database
 from .store.folder import StoreError, is_corrupt
-from .store.rows import Batch, DeadLetter, JournalRow, OutboxRow, pack_outputs
+from .store.rows import Batch, DeadLetter, JournalRow, OutboxRow, pack_keys, pack_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -223,12 +223,13 @@ class Engine:
         return group, True
 
     def _take(self, group: list[Pending]) -> None:
-        """Feed a group and the clock's ticks, commit, answer."""
+        """Feed a group, end the streams for which there is no room, and those that are silent; commit, answer."""
         batch = Batch()
         silence = self._conversations.silence
         silence.listen()
         for pending in group:
             self._take_request(pending, batch)
+        self._make_room(batch)
         if self._waiting.empty():  # else a record that ends the silence may be waiting
             for key in silence.fallen():
                 taken = self._conversations.tick(key, self._journal.position + 1)
@@ -244,10 +245,27 @@ class Engine:
             taken = self._conversations.feed(pending.records, self._journal.position + 1)
             self._note("request", now, pending.data, taken, batch)
 
+    def _make_room(self, batch: Batch) -> None:
+        """End the streams that are too many or too large. That is an input, too: a restart does not decide it again."""
+        excess = self._conversations.excess()
+        if excess:
+            keys = [each.key for each in excess]
+            taken = self._conversations.evict(keys, self._journal.position + 1)
+            self._note("evict", time.time_ns(), pack_keys(keys), taken, batch)
+            self._bounds.evicted(excess)
+
     def _note(self, kind: str, now: int, data: bytes, taken: Taken, batch: Batch) -> None:
         """An input was fed: its journal row, and what came of it."""
-        heard, outputs = self._conversations.silence.now, pack_outputs(taken.outputs)
-        row = JournalRow(self._journal.position + 1, now, heard, kind, RULES_VERSION, data, outputs)
+        row = JournalRow(
+            position=self._journal.position + 1,
+            taken=now,
+            heard=self._conversations.silence.now,
+            horizon=self._conversations.horizon,
+            kind=kind,
+            rules=RULES_VERSION,
+            data=data,
+            outputs=pack_outputs(taken.outputs),
+        )
         self._journal.note(row)
         batch.journal.append(row)
         batch.dead_letters += [_dead_letter(now, record, reason) for record, reason in taken.rejected]

@@ -4,6 +4,8 @@ What was put out before is not put out again: by its id, which the journal's row
 count. So it also holds when the rules or the settings have changed meanwhile. What cannot be read costs no more than
 itself: a journal row, or a stream's state, which goes to the dead letters, while the stream goes on from those of its
 records that the journal still holds, or the next ones that come, as one whose beginning was lost.
+
+Nothing is decided here: what had fallen silent, or found no room, was written down when it was.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from .stitch.record import Record
 from .stitch.spans import Span
 from .stitch.stitcher import RULES_VERSION, key_of
 from .store.database import Database
-from .store.rows import Checkpoint, DeadLetter, JournalRow, unpack_outputs
+from .store.rows import Checkpoint, DeadLetter, JournalRow, unpack_keys, unpack_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Recovery:
             self._list(outputs)
         for row in self._database.journal():
             self._retake(row)
-        self._conversations.start(self._database.heard())
+        self._conversations.start(self._database.heard(), self._database.horizon())
         for rules, rows in self._rules.items():
             logger.info("%d journal rows were stitched by rules %s, and now by %s", rows, rules, RULES_VERSION)
 
@@ -85,17 +87,24 @@ class Recovery:
         if row.rules != RULES_VERSION:
             self._rules[row.rules] += 1
         self._conversations.silence.now = row.heard
+        self._conversations.horizon = row.horizon
         try:
             self.spans += self._feed(row).spans
-        except (DecodeError, UnicodeDecodeError) as error:
+        except (DecodeError, UnicodeDecodeError, msgspec.DecodeError) as error:
             logger.error("journal row %d cannot be read, and is kept among the dead letters: %s", row.position, error)
             self.dead_letters.append(DeadLetter(row.taken, f"a journal row cannot be read: {error}", "", row.data))
 
     def _feed(self, row: JournalRow) -> Taken:
         if row.kind == "tick":
             key = row.data.decode()
-            is_fresh = self._contained.get(key, -1) < row.position
-            return self._conversations.tick(key, row.position) if is_fresh else Taken()
+            return self._conversations.tick(key, row.position) if self._is_fresh(key, row) else Taken()
+        if row.kind == "evict":
+            keys = [key for key in unpack_keys(row.data) if self._is_fresh(key, row)]
+            return self._conversations.evict(keys, row.position)
         records = [record for record in decode_request(row.data, self._limits) if isinstance(record, Record)]
-        fresh = [record for record in records if self._contained.get(key_of(record), -1) < row.position]
+        fresh = [record for record in records if self._is_fresh(key_of(record), row)]
         return self._conversations.feed(fresh, row.position)
+
+    def _is_fresh(self, key: str, row: JournalRow) -> bool:
+        """Whether the stream's checkpoint does not contain this row."""
+        return self._contained.get(key, -1) < row.position

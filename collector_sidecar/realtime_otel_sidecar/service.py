@@ -50,8 +50,7 @@ class Sidecar:
         )
         try:
             self._engine.recover()
-            max_bytes = settings.max_message_mib * 1024 * 1024
-            self._receiver = Receiver(settings.listen, max_bytes, self._engine.submit, listen, settings.record_limits)
+            self._receiver = Receiver(settings, self._engine.submit, listen)
         except BaseException:
             self._sender.stop(0)
             self._database.close()

@@ -123,7 +123,7 @@ CLOSES: Final[dict[str, dict[CloseReason, str]]] = {
         CloseReason.DISCONNECTED: f"`{Fact.STREAM_CLOSED}` says so: the transport failed, or the session expired",
         CloseReason.SILENCE: "no record came for too long (inferred: at its last record)",
         CloseReason.INTERNAL_ERROR: "the stitcher failed on a record, which is among the dead letters (inferred)",
-        CloseReason.EVICTED: "it had too many spans, or open streams were too many or too large (inferred: at its "
+        CloseReason.EVICTED: "it had too many spans, or there was no room for it beside others (inferred: at its "
         "last record)",
     },
     **{OPERATIONS[kind]: life.closes | WITH_SESSION for kind, life in LIVES.items()},

@@ -26,8 +26,8 @@ KEPT: Final = ("journal_age", "outbox_age", "outbox_mib", "dead_letter_age", "de
 
 def stated(page: str) -> Iterator[tuple[str, float]]:
     """Each setting that the page gives with a value: its name and the value."""
-    for flag, number, unit in re.findall(r"`--([a-z-]+)` \(([\d.]+) ?(\w*)\)", (DOCS / page).read_text("utf-8")):
-        yield flag.replace("-", "_"), float(number) * UNITS[unit]
+    for flag, number, unit in re.findall(r"`--([a-z-]+)` \(([\d.,]+) ?(\w*)\)", (DOCS / page).read_text("utf-8")):
+        yield flag.replace("-", "_"), float(number.replace(",", "")) * UNITS[unit]
 
 
 @pytest.mark.parametrize("page", PAGES)

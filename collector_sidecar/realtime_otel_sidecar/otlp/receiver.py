@@ -2,13 +2,16 @@
 
 A request is answered with OK only after its commit. What a client can send again is answered with UNAVAILABLE and
 RetryInfo; a handler that raised would be answered with UNKNOWN, on which a collector drops the batch (OTLP, Failures).
+What would take more memory than there is for requests is refused before it is decoded: for good, if it is too much by
+itself; else it is to be sent again.
 Requests are taken from those whom `Credentials` let in; the health service answers to all who can connect.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -26,18 +29,29 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 
+from ..config import Settings
 from ..credentials import Credentials
 from ..engine import Pending, Unavailable
-from ..stitch.limits import RecordLimits
 from ..stitch.record import Record
 from .access import TokenGate, server_credentials
+from .counting import count_records
 from .decode import Broken, decode_request
+from .room import Room, Tally
 
 logger = logging.getLogger(__name__)
 
+MIB = 1024 * 1024
 LOGS_SERVICE = "opentelemetry.proto.collector.logs.v1.LogsService"
 HANDLERS = 64
 """Requests that wait for a commit at the same time; a thread each, and almost always asleep."""
+RECEIVED = 8
+"""Messages that are received at the same time, each of any size that is allowed. One that is small is there at once."""
+RECEIVE_SECONDS = 10.0
+"""For which a call waits for its turn to be received."""
+ALIVE_SECONDS = 20.0
+"""After which a silent connection is asked whether the client is still there: a dead one would keep its calls open."""
+CALLS = 128
+"""On one connection at the same time; the client keeps the others, of which else the beginnings would be here."""
 COMMIT_SECONDS = 60.0
 """A request that is not on disk by then is answered with UNAVAILABLE; what comes of it later is a duplicate."""
 TLS_CONNECTION_SECONDS = 600.0
@@ -45,8 +59,12 @@ TLS_CONNECTION_SECONDS = 600.0
 would stay, whatever became of its certificate or of the authority. Calls that are under way may end before."""
 
 
+class TooMany(Exception):
+    """A request with more records than one may have."""
+
+
 class Receiver:
-    """A gRPC server on ``listen`` (host:port; port 0 takes a free one, see ``port``).
+    """A gRPC server on ``settings.listen`` (port 0 takes a free one, see ``port``).
 
     Raises:
         RuntimeError: the address cannot be bound.
@@ -54,33 +72,42 @@ class Receiver:
 
     def __init__(
         self,
-        listen: str,
-        max_message_bytes: int,
+        settings: Settings,
         submit: Callable[[Pending], None],
         credentials: Credentials = Credentials(),  # noqa: B008 - it is frozen
-        limits: RecordLimits = RecordLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self._submit = submit
-        self._limits = limits
+        self._limits = settings.record_limits
+        self._max_records = settings.max_records_per_request
+        self._receiving = threading.BoundedSemaphore(RECEIVED)
+        self._room = Room(settings.max_waiting_mib * MIB)
+        most, room = f"{self._max_records} records (max_records_per_request)", f"{settings.max_waiting_mib} MiB"
+        self.refused_for_good = Tally(logging.ERROR, f"LOST, each of them has more than {most}")
+        self.refused_for_now = Tally(logging.WARNING, f"{room} wait for a commit already (max_waiting_mib)")
         self._health = HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(HANDLERS, thread_name_prefix="receiver"),
             interceptors=[TokenGate(credentials.tokens)] if credentials.tokens else [],
             options=[
-                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_receive_message_length", settings.max_message_mib * MIB),
+                ("grpc.max_concurrent_streams", CALLS),
+                ("grpc.keepalive_time_ms", round(ALIVE_SECONDS * 1000)),
+                ("grpc.keepalive_timeout_ms", round(ALIVE_SECONDS * 500)),
+                ("grpc.http2.bdp_probe", 0),  # or each call that waits may send megabytes ahead
                 ("grpc.so_reuseport", 0),  # a second sidecar on the port is an error, not half of the traffic
                 *(_aging() if credentials.tls else []),
             ],
         )
         add_HealthServicer_to_server(self._health, self._server)
-        export: grpc.RpcMethodHandler[bytes, ExportLogsServiceResponse] = grpc.unary_unary_rpc_method_handler(
+        # As a stream: a single message would be received by each of the handlers at the same time, before one is asked.
+        export: grpc.RpcMethodHandler[bytes, ExportLogsServiceResponse] = grpc.stream_unary_rpc_method_handler(
             self._export, response_serializer=ExportLogsServiceResponse.SerializeToString
         )
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(LOGS_SERVICE, {"Export": export}),))
         if credentials.tls:
-            self.port = self._server.add_secure_port(listen, server_credentials(credentials.tls))
+            self.port = self._server.add_secure_port(settings.listen, server_credentials(credentials.tls))
         else:
-            self.port = self._server.add_insecure_port(listen)
+            self.port = self._server.add_insecure_port(settings.listen)
         self.serving(False)
 
     def start(self) -> None:
@@ -97,11 +124,13 @@ class Receiver:
         self._health.enter_graceful_shutdown()
         self._server.stop(grace).wait()
 
-    def _export(self, data: bytes, context: grpc.ServicerContext) -> ExportLogsServiceResponse:
+    def _export(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> ExportLogsServiceResponse:
         try:
-            return self._take(data)
+            return self._take(self._receive(requests))
         except DecodeError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an ExportLogsServiceRequest: {error}")
+        except TooMany as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except Unavailable as error:
             context.abort_with_status(rpc_status.to_status(_retry(str(error), error.retry_after)))
         except TimeoutError:
@@ -111,14 +140,49 @@ class Receiver:
             context.abort_with_status(rpc_status.to_status(_retry("internal error", 5.0)))
         raise AssertionError("abort raises")
 
+    def _receive(self, requests: Iterator[bytes]) -> bytes:
+        """The call's message, for which there is room."""
+        if not self._receiving.acquire(timeout=RECEIVE_SECONDS):
+            raise Unavailable("too many large requests are being received")
+        try:
+            data = next(requests, None)
+            if data is not None and self._room.enter(len(data)):
+                return data
+        except grpc.RpcError:  # the client has given up
+            data = None
+        finally:
+            self._receiving.release()
+        if data is None:  # or it was too large, which gRPC has answered
+            raise DecodeError("the call ended without a message")
+        self.refused_for_now.add()
+        raise Unavailable("there is no room for more requests that wait for a commit (max_waiting_mib)")
+
     def _take(self, data: bytes) -> ExportLogsServiceResponse:
+        """Hand a request in that has its room, which it leaves when it is done with."""
+        try:
+            pending = self._decode(data)
+            if pending.records or pending.broken:
+                self._submit(pending)
+            else:
+                pending.done.set_result(None)
+        except BaseException:
+            self._room.leave(len(data))
+            raise
+        # Not when this call ends: a request that has waited for too long is still there.
+        pending.done.add_done_callback(lambda _done: self._room.leave(len(data)))
+        pending.done.result(COMMIT_SECONDS)
+        return self._answer(pending.broken)
+
+    def _decode(self, data: bytes) -> Pending:
+        if count_records(data, self._max_records) > self._max_records:
+            self.refused_for_good.add()
+            raise TooMany(f"more than {self._max_records} log records in one request (max_records_per_request)")
         decoded = list(decode_request(data, self._limits))
         records = [one for one in decoded if isinstance(one, Record)]
-        broken = [one for one in decoded if isinstance(one, Broken)]
-        if decoded:
-            pending = Pending(data, records, broken)
-            self._submit(pending)
-            pending.done.result(COMMIT_SECONDS)
+        return Pending(data, records, [one for one in decoded if isinstance(one, Broken)])
+
+    @staticmethod
+    def _answer(broken: list[Broken]) -> ExportLogsServiceResponse:
         if not broken:
             return ExportLogsServiceResponse()
         logger.warning(

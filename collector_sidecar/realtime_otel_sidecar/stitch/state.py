@@ -49,7 +49,6 @@ class Rules(Struct, frozen=True, kw_only=True):
     """Whether the span event of a tool's log line carries its message."""
     content: bool = True
     """Whether content that agents send stands on spans."""
-    tombstone_age: int = 30 * 24 * 3600 * 1_000_000_000
     limits: Limits = Limits()
 
 

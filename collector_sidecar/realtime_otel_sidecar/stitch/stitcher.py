@@ -15,11 +15,12 @@ from msgspec import Struct, field
 from realtime_otel import contract
 
 from .order import Order
-from .parts import Gone, Parts
+from .parts import Parts
 from .record import Record
 from .session import Session
 from .spans import CloseReason, Span
 from .state import Rules
+from .tombstones import Past, Tombstone, Tombstones
 
 RULES_VERSION = "2"
 """Version of the instrumentation scope, and of the journal's rows: raised when the same records give other spans."""
@@ -35,7 +36,7 @@ class Rejection(StrEnum):
     TOO_MANY_EMITTERS = "too_many_emitters"
     """Its stream has as many emitters as it may have."""
     STREAM_TOO_OLD = "stream_too_old"
-    """Of an unknown stream that began before tombstones are kept."""
+    """Of an unknown stream, which began before one did that was forgotten, and may be that one."""
     INTERNAL_ERROR = "internal_error"
     """The core failed on it; the stream was ended."""
 
@@ -50,13 +51,6 @@ class Outcome(Struct):
     """Descriptions of the core's own failures, for the log."""
 
 
-class Past(Struct):
-    """What a session of a chosen stream id leaves to the next one: ids that must never leave with other contents."""
-
-    gone: dict[str, Gone] = field(default_factory=dict)
-    late_transcripts: dict[str, int] = field(default_factory=dict)
-
-
 class Stream(Struct):
     """One open stream. ``missing`` and what follows: what of the order's counts is of an earlier session."""
 
@@ -65,6 +59,8 @@ class Stream(Struct):
     missing: int = 0
     dropped: int = 0
     cut_short: int = 0
+    started: int = 0
+    """When the newest of its connections opened, as its records say."""
 
     def count_losses(self) -> None:
         """Let the session say what is known of its losses now."""
@@ -73,49 +69,50 @@ class Stream(Struct):
         self.session.gaps_cut_short = self.order.cut_short - self.cut_short
 
 
-class Tombstone(Struct):
-    """What is kept of a stream that has ended, so that late records are known as such and open nothing."""
-
-    order: Order
-    closed: int
-    past: Past | None = None
-    """Of a chosen id, which may be used again."""
-
-
 class Stitcher:
     """The core's entrance. Not thread-safe: one owner feeds it."""
 
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
         self.streams: dict[str, Stream] = {}
-        self.tombstones: dict[str, Tombstone] = {}
+        self.tombstones = Tombstones()
 
     def feed(self, record: Record) -> Outcome:
         """Take in one record, whatever its place in the order."""
         outcome = Outcome()
         key = key_of(record)
-        tombstone = self.tombstones.get(key)
+        tombstone = self.tombstones.find(key)
         if tombstone is not None and not self._revive(key, tombstone, record):
             self._refuse(record, tombstone.order, Rejection.AFTER_CLOSE, outcome)
             return outcome
         stream = self.streams.get(key)
         if stream is None:
-            if record.time - record.started > self.rules.tombstone_age:
+            if max(0, record.started) <= self.tombstones.horizon:  # before 1970 counts as then
                 outcome.rejected.append((record, Rejection.STREAM_TOO_OLD))
                 return outcome
             stream = self.streams[key] = Stream(_open_session(key, record, self.rules))
+        if record.seq >= 0 or record.log is None:  # another's log line may know no better than its own time
+            stream.started = max(stream.started, record.started)
         self._take(key, stream, record, outcome)
         return outcome
 
     def tick(self, key: str) -> Outcome:
         """The wall clock ran out for this stream: end the wait for a gap before its close, or end it by silence."""
+        return self._wait_no_longer(key, CloseReason.SILENCE)
+
+    def evict(self, key: str) -> Outcome:
+        """There is no room for this stream: end it, after the records of it that wait behind a gap."""
+        return self._wait_no_longer(key, CloseReason.EVICTED)
+
+    def _wait_no_longer(self, key: str, reason: CloseReason) -> Outcome:
+        """Take all that waits, and end the stream for this reason unless it has ended by that."""
         outcome = Outcome()
         stream = self.streams.get(key)
         if stream is None:
             return outcome
         self._take(key, stream, None, outcome)
         if key in self.streams:
-            self._end(key, stream, CloseReason.SILENCE, outcome)
+            self._end(key, stream, reason, outcome)
         return outcome
 
     def wait(self, key: str) -> int | None:
@@ -134,7 +131,8 @@ class Stitcher:
 
     def snapshot(self, key: str) -> bytes:
         """The state of one stream, open or ended, as bytes."""
-        return msgspec.msgpack.encode(self.streams.get(key) or self.tombstones[key])
+        stream = self.streams.get(key)
+        return msgspec.msgpack.encode(stream) if stream is not None else self.tombstones.encoded(key)
 
     def restore(self, key: str, snapshot: bytes, *, ended: bool) -> None:
         """Put back what `snapshot` gave.
@@ -143,7 +141,7 @@ class Stitcher:
             msgspec.DecodeError: the bytes are no snapshot of these rules.
         """
         if ended:
-            self.tombstones[key] = msgspec.msgpack.decode(snapshot, type=Tombstone)
+            self.tombstones.restore(key, snapshot)
         else:
             self.streams[key] = msgspec.msgpack.decode(snapshot, type=Stream)
 
@@ -217,7 +215,7 @@ class Stitcher:
         stream.order.has_close = False
         session = stream.session
         past = Past(session.parts.gone, session.late_transcripts) if session.is_chosen else None
-        self.tombstones[key] = Tombstone(stream.order, session.end, past)
+        self.tombstones.put(key, Tombstone(stream.order, session.end, stream.started, past))
 
     # --- A chosen id that is used again ----------------------------------------------------------------------------
 
@@ -227,7 +225,7 @@ class Stitcher:
         is_known = record.emitter_id in order.lanes or record.seq < 0
         if past is None or is_known or record.started <= tombstone.closed:
             return False
-        del self.tombstones[key]
+        self.tombstones.remove(key)
         session = _open_session(key, record, self.rules, past)
         self.streams[key] = Stream(session, order, order.missing, order.dropped, order.cut_short)
         return True

@@ -96,7 +96,7 @@ class Database:
             gone = self._delete(batch)
             # A row that the checkpoints of its own batch contain is not needed any more.
             rows = (row for row in batch.journal if row.position >= batch.cut)
-            write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", map(_journal_values, rows))
+            write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_journal_values, rows))
             write.executemany(
                 "INSERT INTO outbox (taken, spans, data) VALUES (?, ?, ?)",
                 ((row.taken, row.spans, row.data) for row in batch.outbox),
@@ -133,7 +133,9 @@ class Database:
         if sweep.letters_upto:
             gone += self._letters("WHERE id <= ?", sweep.letters_upto)
             write.execute("DELETE FROM dead_letters WHERE id <= ?", (sweep.letters_upto,))
-        write.executemany("DELETE FROM checkpoints WHERE key = ?", ((key,) for key in sweep.tombstones))
+        if sweep.tombstones:
+            write.executemany("DELETE FROM checkpoints WHERE key = ?", ((key,) for key in sweep.tombstones))
+            write.execute("UPDATE directory SET horizon = ?", (sweep.horizon,))
         for _ in range(sweep.pages):  # one for each call: Python steps a statement that has no columns only once
             write.execute("PRAGMA incremental_vacuum(1)")
         return gone
@@ -161,10 +163,13 @@ class Database:
             upto, count, left = row_id, count + 1, left - size
         return upto, count
 
-    def old_tombstones(self, before: int, position: int) -> list[str]:
-        """Keys of streams that ended before this time, and of which the journal from this position on holds nothing."""
-        query = "SELECT key FROM checkpoints WHERE ended = 1 AND taken < ? AND position < ? ORDER BY taken LIMIT ?"
-        return [key for (key,) in self._all(query, before, position, SWEEP_ROWS)]
+    def oldest_ended(self, position: int, count: int) -> list[tuple[str, int]]:
+        """Streams that ended longest ago, and of which the journal from this position on holds nothing.
+
+        Key and time of the checkpoint of each, the oldest first, so many at most.
+        """
+        query = "SELECT key, taken FROM checkpoints WHERE ended = 1 AND position < ? ORDER BY taken LIMIT ?"
+        return self._all(query, position, count)
 
     def spare_pages(self) -> int:
         """How many free pages to give back now."""
@@ -198,6 +203,10 @@ class Database:
         """The newest time on the clock that counts silence."""
         query = "SELECT max(d.heard, (SELECT coalesce(max(heard), 0) FROM journal)) FROM directory d"
         return float(self._one(query)[0])
+
+    def horizon(self) -> int:
+        """The newest time at which a stream began that was forgotten."""
+        return int(self._one("SELECT horizon FROM directory")[0])
 
     def dead_letters(self) -> list[tuple[str, str]]:
         """Reason and stream of each."""
@@ -298,7 +307,7 @@ def _added(batch: Batch) -> Sizes:
 
 
 def _journal_values(row: JournalRow) -> tuple[Any, ...]:
-    return row.position, row.taken, row.heard, row.kind, row.rules, row.data, row.outputs
+    return row.position, row.taken, row.heard, row.horizon, row.kind, row.rules, row.data, row.outputs
 
 
 def _checkpoint_values(row: Checkpoint) -> tuple[Any, ...]:

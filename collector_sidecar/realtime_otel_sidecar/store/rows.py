@@ -13,11 +13,13 @@ ID_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class JournalRow:
-    """An input. ``taken``: Unix nanoseconds; ``heard``: seconds on the clock that counts silence."""
+    """An input. ``taken``, ``horizon``: Unix nanoseconds; ``heard``: seconds on the clock that counts silence."""
 
     position: int
     taken: int
     heard: float
+    horizon: int
+    """What had been forgotten when it was taken in: no unknown stream that began by then was opened."""
     kind: str
     rules: str
     data: bytes
@@ -68,6 +70,8 @@ class Sweep:
     letters_upto: int = 0
     letters: int = 0
     tombstones: tuple[str, ...] = ()
+    horizon: int = 0
+    """The horizon once these tombstones are gone."""
     pages: int = 0
     """Free pages to give back to the file system."""
 
@@ -125,6 +129,20 @@ def unpack_outputs(packed: bytes) -> dict[str, bytes]:
         msgspec.DecodeError: it is something else.
     """
     return msgspec.msgpack.decode(packed, type=dict[str, bytes]) if packed else {}
+
+
+def pack_keys(keys: Iterable[str]) -> bytes:
+    """What a journal row of the kind ``evict`` holds: keys of streams."""
+    return msgspec.msgpack.encode(list(keys))
+
+
+def unpack_keys(packed: bytes) -> list[str]:
+    """What `pack_keys` packed.
+
+    Raises:
+        msgspec.DecodeError: it is something else.
+    """
+    return msgspec.msgpack.decode(packed, type=list[str])
 
 
 def span_ids(joined: bytes) -> Iterable[bytes]:

@@ -22,7 +22,10 @@ CREATE TABLE journal (
     position INTEGER PRIMARY KEY,
     taken    INTEGER NOT NULL,  -- wall clock, Unix nanoseconds; so in every table
     heard    REAL NOT NULL,     -- seconds on the clock that counts silence
-    kind     TEXT NOT NULL,     -- 'request': an encoded ExportLogsServiceRequest; 'tick': the key of a silent stream
+    horizon  INTEGER NOT NULL,  -- no unknown stream that began by then was opened
+    kind     TEXT NOT NULL,     -- and what the data is: 'request': an encoded ExportLogsServiceRequest
+                                -- 'tick': the key of a silent stream
+                                -- 'evict': MessagePack, the keys of streams for which there was no room
     rules    TEXT NOT NULL,     -- version of the rules that it was stitched with
     data     BLOB NOT NULL,
     outputs  BLOB NOT NULL      -- MessagePack: by stream key, the ids (8 bytes each) of the spans that it put out
@@ -53,9 +56,10 @@ CREATE TABLE dead_letters (
 CREATE TABLE directory (
     id      TEXT NOT NULL,      -- drawn once
     release TEXT NOT NULL,      -- the newest that has opened it
-    heard   REAL NOT NULL       -- the clock that counts silence; a journal row may know better
+    heard   REAL NOT NULL,      -- the clock that counts silence; a journal row may know better
+    horizon INTEGER NOT NULL    -- no unknown stream that began by then is opened; -1: none was forgotten
 ) STRICT;
-INSERT INTO directory VALUES (lower(hex(randomblob(16))), '', 0);
+INSERT INTO directory VALUES (lower(hex(randomblob(16))), '', 0, -1);
 """,
 )
 

@@ -98,15 +98,75 @@ def test_a_log_line_after_the_close_is_refused() -> None:
     assert stitcher.feed(line).rejected == [(line, Rejection.AFTER_CLOSE)]
 
 
-def test_a_record_of_an_unknown_stream_that_began_long_ago_opens_nothing() -> None:
-    rules = Rules()
+def test_a_record_of_an_unknown_stream_that_began_before_a_forgotten_one_opens_nothing() -> None:
     (record,) = numbered(opened())
-    old = msgspec.structs.replace(record, started=record.time - rules.tombstone_age - 1)
-    stitcher = Stitcher(rules)
+    stitcher = Stitcher()
+    stitcher.tombstones.horizon = record.started
 
-    assert stitcher.feed(old).rejected == [(old, Rejection.STREAM_TOO_OLD)]
+    assert stitcher.feed(record).rejected == [(record, Rejection.STREAM_TOO_OLD)]
     assert not stitcher.streams
-    assert not stitcher.feed(msgspec.structs.replace(old, started=old.started + 1)).rejected
+    assert not stitcher.feed(msgspec.structs.replace(record, started=record.started + 1)).rejected
+
+
+def test_the_horizon_is_nothing_to_a_stream_that_is_known() -> None:
+    records = numbered(weather_call())
+    stitcher = Stitcher()
+    spans = fed(records[:3], stitcher=stitcher).spans
+    stitcher.tombstones.horizon = records[0].started + 10**18
+
+    assert spans + fed(records[3:], stitcher=stitcher).spans == fed(records).spans
+    assert fed(records, stitcher=stitcher) == Outcome(duplicates=len(records))
+
+
+def test_a_stream_that_began_in_1970_is_opened_as_long_as_nothing_was_forgotten() -> None:
+    (record,) = numbered(opened(), stream(started=0))
+
+    assert not Stitcher().feed(record).rejected
+
+
+# --- Eviction -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", range(1, len(weather_call()) - 1))
+def test_a_stream_that_is_evicted_ends_at_its_last_record_and_opens_nothing_afterwards(cut: int) -> None:
+    records = numbered(weather_call())
+    evicted, silent = Stitcher(), Stitcher()
+    fed(records[:cut], stitcher=evicted)
+    fed(records[:cut], stitcher=silent)
+
+    spans, like_silence = evicted.evict(STREAM_ID).spans, silent.tick(STREAM_ID).spans
+
+    assert reason(one(spans, "realtime_session")) == "evicted"
+    assert [reason(span) for span in spans] == [
+        str(reason(span)).replace("silence", "evicted") for span in like_silence
+    ]
+    assert [(span.span_id, span.end) for span in spans] == [(span.span_id, span.end) for span in like_silence]
+    assert one(spans, "realtime_session").attributes[key.CLOSE_INFERRED] is True
+    assert fed(records, stitcher=evicted).rejected == [(late, Rejection.AFTER_CLOSE) for late in records[cut:]]
+    assert evicted.evict(STREAM_ID) == Outcome(), "it is open no more"
+
+
+def test_an_eviction_takes_the_records_that_wait_behind_a_gap() -> None:
+    records = numbered(weather_call())
+    stitcher = Stitcher()
+    fed([*records[:3], *records[4:]], stitcher=stitcher)
+
+    spans = stitcher.evict(STREAM_ID).spans
+
+    assert reason(one(spans, "realtime_session")) == "session_closed", "its close was among them"
+    assert one(spans, "execute_tool")
+
+
+def test_a_tombstone_that_cannot_be_encoded_still_knows_that_its_stream_has_ended() -> None:
+    records = numbered(weather_call())
+    stitcher = Stitcher()
+    fed(records[:-1], stitcher=stitcher)
+    stitcher.streams[STREAM_ID].order.missing = 2**70  # a defect
+
+    spans = stitcher.feed(records[-1]).spans
+
+    assert one(spans, "realtime_session")
+    assert stitcher.feed(records[3]).rejected == [(records[3], Rejection.AFTER_CLOSE)]
 
 
 def test_streams_know_nothing_of_one_another() -> None:

@@ -189,8 +189,13 @@ def outbox(folder: Path) -> list[tuple[tuple[bytes, bytes], bytes]]:
     return [span for _, data in rows for span in spans_of(data)]
 
 
-def stitched(requests: list[bytes], *, ended: bool = False) -> Contents:
-    """What the core alone makes of the requests, without store or network; ``ended``: the clock runs out for all."""
+def stitched(requests: list[bytes], *, ended: bool = False, evicted: str = "") -> Contents:
+    """What the core alone makes of the requests, without store or network.
+
+    Args:
+        ended: at the end, the clock runs out for all streams.
+        evicted: key of a stream for which there is no room at the end.
+    """
     stitcher, found = Stitcher(), dict[tuple[bytes, bytes], set[bytes]]()
     spans = []
     for request in requests:
@@ -199,6 +204,7 @@ def stitched(requests: list[bytes], *, ended: bool = False) -> Contents:
             spans += stitcher.feed(record).spans
     for key in list(stitcher.streams) if ended else []:
         spans += stitcher.tick(key).spans
+    spans += stitcher.evict(evicted).spans
     for span in spans:
         found.setdefault((span.trace_id, span.span_id), set()).add(encode_span(span).SerializeToString())
     return found

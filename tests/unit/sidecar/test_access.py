@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -27,8 +28,9 @@ REQUEST = conversation("one").request()
 @contextmanager
 def receiving(**files: Path) -> Iterator[Receiver]:
     """A receiver with these settings."""
-    settings = Settings(**{name: str(path) for name, path in files.items()})  # type: ignore[arg-type]
-    started = Receiver("127.0.0.1:0", MEBIBYTE, Engine().submit, of_listen(settings))
+    named: dict[str, Any] = {name: str(path) for name, path in files.items()}
+    settings = Settings(listen="127.0.0.1:0", max_message_mib=1, **named)
+    started = Receiver(settings, Engine().submit, of_listen(settings))
     started.start()
     started.serving(True)
     yield started

@@ -15,6 +15,7 @@ import realtime_otel_sidecar
 from realtime_otel_sidecar.config import (
     COUNTS,
     LARGEST_MESSAGE_MIB,
+    PARTS,
     Settings,
     SettingsError,
     add_flags,
@@ -59,6 +60,14 @@ OTHER_VALUES: dict[str, Any] = {
     "max_body_kib": 64,
     "max_body_depth": 30,
     "max_resource_kib": 8,
+    "max_records_per_request": 10_000,
+    "max_waiting_mib": 128,
+    "max_streams": 20_000,
+    "max_streams_per_service": 1_000,
+    "max_state_mib": 512,
+    "max_state_mib_per_service": 32,
+    "max_stream_mib": 16,
+    "max_tombstones": 1_000,
     "drain_timeout": 0.0,
     "listen_certificate_file": "listen.pem",
     "listen_key_file": "listen.key",
@@ -153,6 +162,21 @@ def test_an_empty_environment_variable_is_none() -> None:
         ("max_message_mib", "0"),
         ("max_message_mib", "1.5"),
         ("max_message_mib", str(LARGEST_MESSAGE_MIB + 1)),
+        ("max_records_per_request", "0"),
+        ("max_records_per_request", "10000001"),
+        ("max_waiting_mib", "0"),
+        ("max_waiting_mib", "65537"),
+        ("max_streams", "0"),
+        ("max_streams", "1000001"),
+        ("max_streams_per_service", "-1"),
+        ("max_streams_per_service", "many"),
+        ("max_state_mib", "0"),
+        ("max_state_mib", "65537"),
+        ("max_state_mib_per_service", "0"),
+        ("max_stream_mib", "0"),
+        ("max_stream_mib", "513"),
+        ("max_tombstones", "0"),
+        ("max_tombstones", "10000001"),
         ("tool_logs", "perhaps"),
         ("content", "some"),
         ("data_dir", " "),
@@ -182,6 +206,9 @@ def test_a_value_at_the_edge_is_taken(name: str, value: str) -> None:
     assert str(getattr(settings(environment={f"REALTIME_OTEL_{name.upper()}": value}), name)).startswith(value)
 
 
+SMALL_PARTS: dict[str, Any] = {"max_open_spans": 8, "max_spans": 10**6, "max_streams": 10**6}
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_limit_is_neither_none_nor_endless(name: str) -> None:
     least, most = COUNTS[name]
@@ -189,12 +216,7 @@ def test_a_limit_is_neither_none_nor_endless(name: str) -> None:
         with pytest.raises(SettingsError, match=f"{name} is {value}; it must be {least} to {most}"):
             Settings(**{name: value})  # type: ignore[arg-type]
     for value in (least, most):
-        Settings(**{"max_open_spans": 8, "max_spans": 10**6} | {name: value})  # type: ignore[arg-type]
-
-
-def test_a_session_may_have_the_spans_that_may_be_open() -> None:
-    with pytest.raises(SettingsError, match=r"max_spans \(100\) is less than max_open_spans \(256\)"):
-        Settings(max_spans=100)
+        Settings(**SMALL_PARTS | {"max_streams_per_service": 1} | {name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +238,18 @@ def test_a_setting_that_would_protect_less_than_it_seems_to_is_refused(values: d
     with pytest.raises(SettingsError) as refusal:
         Settings(**values)
     assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    PARTS,
+)
+def test_a_part_that_may_be_more_than_the_whole_is_refused(part: str, whole: str) -> None:
+    most = {"max_state_mib": 1024, "max_streams": 10_000, "max_state_mib_per_service": 300, "max_waiting_mib": 300}
+    Settings(**most | {part: 200, whole: 200})  # type: ignore[arg-type]
+    with pytest.raises(SettingsError) as refusal:
+        Settings(**most | {part: 201, whole: 200})  # type: ignore[arg-type]
+    assert str(refusal.value) == f"{part} (201) is more than {whole} (200)"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +289,6 @@ def test_each_setting_changes_what_the_core_is_told() -> None:
     assert others.waits.transcript == 20_000_000_000
     assert others.gap_wait == 30_000_000_000
     assert others.resume_wait == 45_000_000_000
-    assert others.tombstone_age == 3600_000_000_000
     assert (rules.tool_logs, others.tool_logs) == (False, True)
     assert (rules.content, others.content) == (True, False)
 

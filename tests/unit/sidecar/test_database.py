@@ -30,14 +30,14 @@ from tests.unit.sidecar.rig import failing, faults
 def everything(position: int) -> Batch:
     """A batch that uses each statement of a commit."""
     return Batch(
-        journal=[JournalRow(position, 1, 1.0, "request", "1", b"data")],
+        journal=[JournalRow(position, 1, 1.0, -1, "request", "1", b"data")],
         outbox=[OutboxRow(1, 3, b"spans")],
         dead_letters=[DeadLetter(1, "reason", "stream", b"record")],
         checkpoints=[Checkpoint(f"stream-{position}", position, 1, 1.0, False, b"", b"state")],
         sent=position - 1,
         cut=position,
         heard=float(position),
-        sweep=Sweep(letters_upto=position - 1, tombstones=(f"stream-{position - 1}",), pages=1),
+        sweep=Sweep(letters_upto=position - 1, tombstones=(f"stream-{position - 1}",), horizon=10 * position, pages=1),
     )
 
 
@@ -46,7 +46,7 @@ QUERIES = (
     "SELECT * FROM outbox",
     "SELECT * FROM dead_letters",
     "SELECT * FROM checkpoints",
-    "SELECT heard FROM directory",
+    "SELECT heard, horizon FROM directory",
 )
 
 
@@ -72,6 +72,7 @@ def test_a_batch_is_written_whole_or_not_at_all_whichever_statement_fails_and_ca
                 assert (state(database), database.sizes) == (before, sizes), failed
                 database.commit(everything(2))
             assert [rows[-1][0] for rows in state(database)] == [2, 2, 1, "stream-2", 2.0]
+            assert (database.heard(), database.horizon()) == (2.0, 20)
             assert [len(rows) for rows in state(database)] == [1, 1, 1, 1, 1]
             assert database.sizes == sizes == Sizes(1, 3, 5, 1, 6)
             database.close()

@@ -11,15 +11,18 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from realtime_otel.contract import SEQ
+from realtime_otel_sidecar.config import Settings
 from realtime_otel_sidecar.engine import Pending, Unavailable
 from realtime_otel_sidecar.otlp import receiver as receiver_module
 from realtime_otel_sidecar.otlp.receiver import LOGS_SERVICE, Receiver
 from tests.conversations import server
 from tests.sidecar import DIRECT, Client, code_of, conversation, record, retry_delay
+from tests.unit.sidecar.rig import eventually
 from tests.unit.sidecar.test_decode import TEXT, log_request_of, put, request_of
 
 MEBIBYTE = 1024 * 1024
 REQUEST = conversation("one").request()
+SETTINGS = Settings(listen="127.0.0.1:0", max_message_mib=1)
 
 
 class Engine:
@@ -47,7 +50,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def receiver(engine: Engine) -> Iterator[Receiver]:
-    started = Receiver("127.0.0.1:0", MEBIBYTE, engine.submit)
+    started = Receiver(SETTINGS, engine.submit)
     started.start()
     started.serving(True)
     yield started
@@ -89,6 +92,130 @@ def test_a_request_beyond_the_limit_is_refused_for_good_also_when_it_is_small_on
     assert code_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert retry_delay(error) is None
     assert engine.taken == []
+
+
+def receiving(engine: Engine, **settings: int) -> Receiver:
+    """A receiver with other bounds."""
+    started = Receiver(Settings(listen="127.0.0.1:0", **settings), engine.submit)  # type: ignore[arg-type]
+    started.start()
+    return started
+
+
+def test_a_request_with_too_many_records_is_refused_for_good_and_says_which_setting_would_do(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups = 2  # the resource and the scope
+    records = len(conversation("one").records)
+    receiver = receiving(engine, max_records_per_request=records + groups)
+    with Client(receiver.port) as client:
+        client.send(REQUEST)
+        for _ in range(3):
+            error = refusal(client, REQUEST + b"\x0a\x00")
+            assert code_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert retry_delay(error) is None
+            assert f"more than {records + groups} log records in one request (max_records_per_request)" in str(error)
+        client.send(REQUEST)
+    receiver.stop(0)
+    assert len(engine.taken) == 2
+    assert receiver.refused_for_good.count == 3
+    assert [each.levelname for each in caplog.records if "LOST" in each.getMessage()] == ["ERROR"], "once a minute"
+
+
+def test_beyond_the_room_for_requests_that_wait_a_request_is_to_be_sent_again(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = record([server("rate_limits.updated")] * 1000).request()
+    assert MEBIBYTE / 3 < len(request) < MEBIBYTE / 2
+    receiver = receiving(engine, max_message_mib=1, max_waiting_mib=1)
+    engine.hold = True
+    with Client(receiver.port) as client:
+        answers = [client.send_later(request) for _ in range(2)]
+        eventually(lambda: len(engine.taken) == 2)
+        for _ in range(3):
+            error = refusal(client, request)
+            assert code_of(error) is grpc.StatusCode.UNAVAILABLE
+            assert retry_delay(error) is not None
+        assert len(engine.taken) == 2, "it was not even decoded"
+        engine.hold = False
+        for pending in engine.taken:
+            pending.done.set_result(None)
+        for answer in answers:
+            answer.result()
+        for _ in range(5):
+            client.send(request)
+    receiver.stop(0)
+    assert receiver.refused_for_now.count == 3
+    assert caplog.text.count("1 MiB wait for a commit already (max_waiting_mib)") == 1
+
+
+def test_a_request_that_has_waited_too_long_takes_its_room_until_it_is_committed(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver_module, "COMMIT_SECONDS", 0.05)
+    request = record([server("rate_limits.updated")] * 2000).request()
+    receiver = receiving(engine, max_message_mib=1, max_waiting_mib=1)
+    engine.hold = True
+    with Client(receiver.port) as client:
+        assert "takes too long" in str(refusal(client, request))
+        assert "no room" in str(refusal(client, request))
+        engine.hold = False
+        engine.taken[0].done.set_result(None)
+        client.send(request)
+    receiver.stop(0)
+
+
+def test_clients_that_begin_a_message_and_give_up_keep_nobody_from_being_received(
+    receiver: Receiver, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = f"/{LOGS_SERVICE}/Export"
+    given_up = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        given_up.wait(10)
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{receiver.port}", options=DIRECT) as channel:
+        export: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(path)
+        calls = [export.future(nothing()) for _ in range(2 * receiver_module.RECEIVED)]
+        eventually(lambda: receiver._receiving._value == 0)
+        for call in calls:
+            call.cancel()
+        client.send(REQUEST)
+        given_up.set()
+    eventually(lambda: receiver._receiving._value == receiver_module.RECEIVED)
+    assert "could not be taken in" not in caplog.text
+
+
+def test_a_call_whose_turn_to_be_received_does_not_come_is_to_be_sent_again(
+    receiver: Receiver, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver_module, "RECEIVE_SECONDS", 0.05)
+    for _ in range(receiver_module.RECEIVED):
+        receiver._receiving.acquire()
+    error = refusal(client, REQUEST)
+    assert code_of(error) is grpc.StatusCode.UNAVAILABLE
+    assert retry_delay(error) is not None
+    for _ in range(receiver_module.RECEIVED):
+        receiver._receiving.release()
+    client.send(REQUEST)
+
+
+@pytest.mark.parametrize("failure", ["no request", "a defect", "other services"])
+def test_a_request_that_is_not_handed_on_leaves_its_room(failure: str, engine: Engine) -> None:
+    request = record([server("rate_limits.updated")] * 2000).request()
+    receiver = receiving(engine, max_message_mib=1, max_waiting_mib=1)
+    with Client(receiver.port) as client:
+        for _ in range(3):
+            if failure == "no request":
+                assert code_of(refusal(client, request[:-1])) is grpc.StatusCode.INVALID_ARGUMENT
+            elif failure == "a defect":
+                engine.error = ValueError("a defect")
+                assert "internal error" in str(refusal(client, request))
+            else:
+                client.send(log_request_of(put("openai.realtime.stream.id", None)) * 2000)
+        engine.error = None
+        client.send(request)
+    receiver.stop(0)
 
 
 def test_a_request_at_the_limit_is_taken(client: Client, engine: Engine) -> None:
@@ -190,4 +317,4 @@ def test_the_health_of_a_service_that_is_not_here_is_not_found(receiver: Receive
 
 def test_a_port_that_is_taken_is_an_error(receiver: Receiver, engine: Engine) -> None:
     with pytest.raises(RuntimeError, match=str(receiver.port)):
-        Receiver(f"127.0.0.1:{receiver.port}", MEBIBYTE, engine.submit)
+        Receiver(Settings(listen=f"127.0.0.1:{receiver.port}"), engine.submit)

@@ -101,8 +101,9 @@ def test_an_ended_stream_whose_state_cannot_be_read_stays_ended(tmp_path: Path) 
     [
         "UPDATE journal SET data = x'ff' WHERE position = 5",
         "UPDATE journal SET kind = 'tick', data = x'ff' WHERE position = 5",
+        "UPDATE journal SET kind = 'evict', data = x'c1' WHERE position = 5",
     ],
-    ids=["request", "tick"],
+    ids=["request", "tick", "evict"],
 )
 def test_a_journal_row_that_cannot_be_read_costs_that_row_alone(damage: str, tmp_path: Path) -> None:
     folder = crashed(tmp_path / "data", BOTH[:20])

@@ -15,6 +15,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from realtime_otel import contract
+from realtime_otel.contract import Kind
 from realtime_otel_sidecar import bounds, journal
 from realtime_otel_sidecar import engine as engine_module
 from realtime_otel_sidecar.engine import Unavailable
@@ -22,11 +24,14 @@ from realtime_otel_sidecar.otlp import sender as sender_module
 from realtime_otel_sidecar.otlp.sender import Sender
 from realtime_otel_sidecar.store import database as database_module
 from realtime_otel_sidecar.store.folder import StoreError
-from tests.sidecar import Backend, Contents, conversation, interleaved
+from tests.sidecar import Backend, Contents, SpanKey, conversation, interleaved
 from tests.unit.sidecar.rig import Faults, Rig, faults, stitched
 from tests.unit.sidecar.test_engine import broken_request
 
 REQUESTS = interleaved([conversation("a", turns=2), conversation("b", turns=1)], size=11)
+NOISE = [conversation(name, turns=1, service="noisy").request(0, 6) for name in ("noisy-1", "noisy-2")]
+"""Two streams of a service of which only one may be open."""
+REQUESTS[2:2], REQUESTS[5:5] = NOISE[:1], NOISE[1:]
 SHARES = 4
 """The statements are shared out among so many tests, which each take their time."""
 
@@ -61,7 +66,7 @@ class Killed(Exception):
 @contextmanager
 def sidecar(folder: Path, backend: Backend) -> Iterator[Rig]:
     """An engine and a sender, as the service wires them; at the end, all that there is has been sent."""
-    with Rig(folder, dead_letter_age=0.001) as rig:
+    with Rig(folder, dead_letter_age=0.001, max_streams_per_service=1, max_tombstones=1) as rig:
         engine = rig.engine
         sender = Sender(rig.database.path, backend.endpoint, engine.acknowledge, engine.report_damage)
         rig.on_outbox = sender.wake
@@ -111,7 +116,12 @@ def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents]:
 
 
 def wanted() -> Contents:
-    return stitched(REQUESTS)
+    """What the core makes of it, and of the stream that is evicted."""
+    return stitched(REQUESTS) | stitched(NOISE[:1], evicted="noisy-1")
+
+
+def session(name: str) -> SpanKey:
+    return contract.trace_id(name), contract.span_id(Kind.SESSION, name)
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["fails", "is the last"])
@@ -129,7 +139,11 @@ def test_whichever_statement_it_is_the_same_spans_arrive(share: int, kill: bool,
 def test_the_statements_are_all_that_a_store_is_used_with(folder: Path) -> None:
     told, arrived = play(folder, 0, kill=False)
     assert arrived == wanted()
-    kinds = Counter(" ".join(statement.split()[:3]) for statement in told.statements)
+    assert b"evicted" in b"".join(arrived[session("noisy-1")])
+    assert session("noisy-2") not in arrived
+    kinds = Counter(
+        " ".join(statement.split()[: 4 if statement.startswith("UPDATE") else 3]) for statement in told.statements
+    )
     for kind in (
         "BEGIN IMMEDIATE",
         "COMMIT",
@@ -138,7 +152,8 @@ def test_the_statements_are_all_that_a_store_is_used_with(folder: Path) -> None:
         "INSERT INTO outbox",
         "INSERT INTO dead_letters",
         "INSERT OR REPLACE",
-        "UPDATE directory SET",
+        "UPDATE directory SET heard",
+        "UPDATE directory SET horizon",
         "DELETE FROM outbox",
         "DELETE FROM journal",
         "DELETE FROM dead_letters",
