@@ -1,0 +1,153 @@
+"""What the agents send: recorded conversations of many kinds, as the requests of their emitters."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from realtime_otel import contract, wire
+from realtime_otel.contract import Fact, Kind
+from tests import conversations as talk
+from tests.conversations import SECOND, STARTED, Conversation, Logged, Step, encoded, stream
+from tests.sidecar import Recording, SpanKey, conversation, interleaved, record
+
+AGENTS = 8
+AT_A_TIME = 6
+"""Conversations that one agent holds at the same time."""
+RECORDS_PER_REQUEST = 3
+SENT_TWICE = 11
+"""Every eleventh request is sent a second time, as by a client whose answer was lost."""
+OUTAGE_SECONDS = (62.0, 600.0, 75 * 60.0)
+"""By how much record time jumps in some conversations: more than every wait of the sidecar, the last more than
+``max_silence``."""
+CONNECTIONS_OPEN = (STARTED, STARTED + 40 * SECOND, STARTED + 600 * SECOND)
+"""Of a conversation with a chosen id."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """``requests`` are those of each agent, in their order.
+
+    ``sessions`` are the session spans of conversations that end, each the last of its conversation; ``open_ended``
+    those that only the wall clock ends, ``resume_wait`` after the last record: when it does, a run may be over.
+    """
+
+    requests: list[list[bytes]]
+    sessions: frozenset[SpanKey]
+    open_ended: frozenset[SpanKey]
+    conversations: int
+    records: int
+
+
+def make_load(records: int, seed: int, *, chosen: bool = True) -> Load:
+    """At least so many records of conversations, the same for the same seed. ``chosen``: some with chosen ids."""
+    chance = random.Random(seed)
+    held: list[list[Recording]] = [[] for _ in range(AGENTS)]
+    sessions: set[SpanKey] = set()
+    open_ended: set[SpanKey] = set()
+    count = total = 0
+    while total < records:
+        recording = _call(count, chance, chosen)
+        held[count % AGENTS].append(recording)
+        if recording.stream.sampled:
+            sessions.add((recording.stream.trace_id, recording.stream.span_id))
+        if recording.stream.chosen:
+            open_ended.add(_last_session(recording))
+        total += len(recording.records)
+        count += 1
+    return Load(
+        [list(_requests(recordings)) for recordings in held], frozenset(sessions), frozenset(open_ended), count, total
+    )
+
+
+def _requests(recordings: list[Recording]) -> Iterator[bytes]:
+    """The requests of one agent, which holds a few conversations at a time."""
+    left = iter(recordings)
+    number = 0
+    while group := list(islice(left, AT_A_TIME)):
+        for request in interleaved(group, RECORDS_PER_REQUEST):
+            yield request
+            number += 1
+            if number % SENT_TWICE == 0:
+                yield request
+
+
+def _call(number: int, chance: random.Random, chosen: bool) -> Recording:
+    """One conversation; of a chosen id, all its connections."""
+    name, turns = f"call-{number}", chance.randint(2, 5)
+    match number % 8:
+        case 0:
+            return record(talk.weather_call(), name)
+        case 1:
+            return record(over_an_outage(chance), name)
+        case 2 if chosen:
+            return called_back(name)
+        case 3:
+            return record(late_transcripts(turns), name)
+        case 4 if number % 16 == 4:
+            return conversation(name, turns, sampled=False)
+        case _:
+            return conversation(name, turns)
+
+
+def over_an_outage(chance: random.Random) -> list[Step | Logged]:
+    """Record time jumps while the user speaks, while the model answers, or while a tool runs."""
+    steps: list[Step | Logged] = [*talk.opened(), *talk.session(transcription="whisper-1")]
+    for turn, jump in enumerate(chance.sample(OUTAGE_SECONDS, 2)):
+        call, item = f"call_{turn}", f"item_{turn}"
+        said = talk.speech(f"{item}_user", lasts=jump if turn == 0 else 1.0)
+        steps += [*talk.later(1.0, said), *talk.transcript(f"{item}_user")]
+        steps += talk.tool_call(f"resp_{turn}_call", call, item=f"{item}_call")
+        steps += [*talk.tool_run(call, lasts=jump if turn == 1 else 0.3), *talk.tool_output(call, f"{item}_output")]
+        answer = talk.spoken_answer(f"resp_{turn}", item)
+        steps += [*answer[:3], *talk.later(chance.choice(OUTAGE_SECONDS), answer[3:])]
+    return [*steps, *talk.later(1.0, talk.closed("disconnected"))]
+
+
+def late_transcripts(turns: int) -> list[Step | Logged]:
+    """Each speech is transcribed while the next answer is under way, some after the speech's span has gone."""
+    steps: list[Step | Logged] = [
+        *talk.opened(attributes={"tenant": "south"}),
+        *talk.session(transcription="whisper-1"),
+    ]
+    for turn in range(turns):
+        item = f"item_{turn}"
+        steps += [*talk.later(0.5, talk.speech(f"{item}_user")), *talk.spoken_answer(f"resp_{turn}", item)]
+        steps += [talk.fact(Fact.HEARTBEAT)._replace(after=15.0 if turn % 2 else 1.0)]
+        steps += talk.transcript(f"{item}_user", "failed" if turn == 2 else "completed")
+    return [*steps, *talk.closed()]
+
+
+def called_back(name: str) -> Recording:
+    """A chosen id with three connections: the second goes on with the session, the third begins the next one.
+
+    So the first session's end is known from record time; the second session stays open.
+    """
+    connections = [_connection(name, number, opens) for number, opens in enumerate(CONNECTIONS_OPEN)]
+    records = [record for connection in connections for record in connection.records]
+    return Recording(connections[0].stream, connections[0].resource, records)
+
+
+def _last_session(called_back: Recording) -> SpanKey:
+    of = called_back.stream
+    return of.trace_id, contract.span_id(Kind.SESSION, of.key, str(CONNECTIONS_OPEN[-1]))
+
+
+def _connection(name: str, number: int, started: int) -> Recording:
+    service = f"agent-{name}"
+    key = contract.stream_key(name, chosen=True, service=service)
+    given: dict[str, Any] = {"trace_id": contract.trace_id(key), "span_id": contract.span_id(Kind.SESSION, key)}
+    given |= {"emitter_id": f"of-{name}-{number}", "started": started, "namespace": "", "service": service}
+    of = stream(name, chosen=True, **given)
+    item, response = f"item_{number}", f"resp_{number}"
+    steps: Conversation = [
+        *talk.opened(),
+        *talk.identified(
+            [*talk.session(), *talk.later(0.8, talk.speech(f"{item}_user")), *talk.spoken_answer(response, item)]
+        ),
+        *talk.later(0.5, talk.closed("disconnected")),
+    ]
+    return Recording(of, wire.resource({"service.name": service}), encoded(steps, of, content=True))

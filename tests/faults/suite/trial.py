@@ -1,0 +1,122 @@
+"""One fault, tried on one load: what comes out is compared with an undisturbed run of the same requests."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.suite.agents import Agents
+from tests.faults.suite.comparing import Differences, Spans, compare
+from tests.faults.suite.load import Load
+from tests.faults.suite.route import Route
+
+SEND_SECONDS = 900.0
+"""Agents that have not been able to send everything by then have lost it."""
+ARRIVE_SECONDS = 60.0
+"""Spans that have not come so long after everything has healed are lost."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the suite is. ``pause``: seconds from an agent's request to its next one."""
+
+    records: int
+    kills: int
+    repeats: int
+    outage: float
+    slowest: float
+    pause: float
+
+
+@dataclass
+class Trial:
+    """What a fault works on: the route, and the agents that are sending over it."""
+
+    route: Route
+    agents: Agents
+    chance: random.Random
+    scale: Scale
+    expected: Spans
+
+    def until(self, share: float) -> None:
+        """Wait until the agents have had answers to this share of their requests."""
+        self.agents.wait_for(share, SEND_SECONDS)
+
+    def until_all_has_come(self) -> None:
+        """Go on for as long as there is something left to disturb."""
+        self.until(1.0)
+        self.route.wait_for(frozenset(self.expected), ARRIVE_SECONDS)
+
+    def places(self) -> list[float]:
+        """Shares of the load at which something that is repeated is to be done."""
+        count = self.scale.repeats
+        return [(number + self.chance.random()) / (count + 1) for number in range(count)]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of the table.
+
+    ``do`` is called while the agents send; it returns how often the fault was done, when it is over. ``flags`` are
+    settings of the sidecar other than the defaults, ``overlay`` is merged over the Collector's configuration.
+    ``chosen`` says whether conversations with chosen ids are among the load.
+    """
+
+    name: str
+    what: str
+    do: Callable[[Trial], int]
+    flags: tuple[str, ...] = ()
+    overlay: str = ""
+    chosen: bool = True
+    is_long: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    fault: Fault
+    times: int
+    records: int
+    spans: int
+    seconds: float
+    differences: Differences
+
+
+def undisturbed(load: Load, folder: Path) -> Spans:
+    """The spans of a run in which nothing happens."""
+    with Route(folder) as route:
+        agents = Agents(route.agents.endpoint, load.requests, pause=0.0)
+        agents.start()
+        agents.wait_for(1.0, SEND_SECONDS)
+        agents.stop()
+        assert agents.refused == 0
+        assert route.wait_for(load.sessions, ARRIVE_SECONDS), "not every session has ended"
+        spans = route.drain()
+    assert all(len(variants) == 1 for variants in spans.values())
+    return _without(spans, load)
+
+
+def attempt(fault: Fault, load: Load, expected: Spans, scale: Scale, seed: int, folder: Path) -> Result:
+    """Try one fault, and compare."""
+    began = time.monotonic()
+    overlay = folder / "overlay.yaml"
+    folder.mkdir(parents=True)
+    overlay.write_text(fault.overlay)
+    with Route(folder, *fault.flags, overlays=(overlay,) if fault.overlay else ()) as route:
+        agents = Agents(route.agents.endpoint, load.requests, scale.pause)
+        agents.start()
+        try:
+            times = fault.do(Trial(route, agents, random.Random(f"{seed} {fault.name}"), scale, expected))
+            route.heal()
+            agents.wait_for(1.0, SEND_SECONDS)
+        finally:
+            agents.stop()
+        route.wait_for(frozenset(expected), ARRIVE_SECONDS)
+        found = _without(route.drain(), load)
+    return Result(fault, times, load.records, len(expected), time.monotonic() - began, compare(expected, found))
+
+
+def _without(spans: Spans, load: Load) -> Spans:
+    return {key: variants for key, variants in spans.items() if key not in load.open_ended}
