@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import time
 
+from realtime_otel_sidecar.config import Settings
 from tests.faults.suite.kills import SidecarKills
+from tests.faults.suite.load import drawn_call, steady_call, wordy_call
 from tests.faults.suite.relay import Call, Rule
 from tests.faults.suite.route import Hop
 from tests.faults.suite.trial import Fault, Trial
@@ -16,8 +18,7 @@ REFUSED = 0.7
 SLOWED = 0.5
 """Share of the answers that are slow, and by how many seconds at most."""
 SLOW_SECONDS = 2.0
-FULL_SECONDS = 3.0
-AWAY_SECONDS = 3.0
+FULL_SECONDS = 2.0
 BYTES_TO_RESET = (1_000, 60_000)
 """Bytes of requests, gzip and all, between two resets of a connection."""
 
@@ -29,6 +30,7 @@ def kill_the_sidecar(trial: Trial) -> int:
     kills = SidecarKills(trial.route, trial.scale.kills, trial.chance)
     trial.route.records.relay.rule = kills
     trial.until_all_has_come()
+    assert kills.is_over, "the load ended before the last kill"
     return kills.done
 
 
@@ -36,6 +38,14 @@ def kill_the_collector(trial: Trial) -> int:
     for place in trial.places():
         trial.until(place)
         trial.route.collector.kill()
+        trial.route.collector.start()
+    return trial.scale.repeats
+
+
+def stop_the_collector(trial: Trial) -> int:
+    for place in trial.places():
+        trial.until(place)
+        assert trial.route.collector.stop() == 0
         trial.route.collector.start()
     return trial.scale.repeats
 
@@ -155,6 +165,24 @@ def fill_the_disk(trial: Trial) -> int:
     return trial.scale.repeats
 
 
+def fill_the_outbox(trial: Trial) -> int:
+    refused = itertools.count()
+
+    def rule(call: Call) -> bytes:
+        under_way = call.begin()
+        if under_way.exception() is not None:
+            next(refused)
+        return call.answer_of(under_way)
+
+    trial.route.records.relay.rule = rule
+    trial.until(0.1)
+    trial.route.spans.wire.close()
+    trial.until(1.0)  # the Collector keeps what the sidecar refuses
+    time.sleep(FULL_SECONDS)
+    trial.route.spans.wire.open()
+    return next(refused)
+
+
 FAULTS = (
     Fault(
         "sidecar killed",
@@ -162,8 +190,10 @@ FAULTS = (
         kill_the_sidecar,
         is_long=True,
     ),
-    Fault("Collector killed", "kill -9, restart on the same ports and queue", kill_the_collector),
-    Fault("both killed", "kill -9 of both at once", kill_both),
+    # A Collector that is started again sends what was under way last of all: see "Collector killed in an outage" below.
+    Fault("Collector killed", "kill -9, restart on the same ports and queue", kill_the_collector, call=steady_call),
+    Fault("both killed", "kill -9 of both at once", kill_both, call=steady_call),
+    Fault("Collector stopped", "SIGTERM under load, and started again", stop_the_collector, call=steady_call),
     Fault(
         "sidecar refuses",
         "70 % of its answers are UNAVAILABLE, half of these after it has answered OK",
@@ -181,17 +211,27 @@ FAULTS = (
     ),
     Fault("resets", "all three connections are reset in the middle of requests", reset_connections),
     Fault("disk full", "the sidecar's disk takes no byte more, and has room again", fill_the_disk),
+    *(
+        Fault(
+            "outbox full",
+            "the Collector is away for the sidecar, until that has no room for more spans (1 MiB)",
+            fill_the_outbox,
+            flags=("--outbox-mib", "1"),
+            call=wordy_call,
+        )
+        for _ in range(hasattr(Settings(), "outbox_mib"))
+    ),
     Fault(
         "agents cut off",
         "the Collector is away for the agents",
         take_the_collector_from_the_agents,
-        chosen=False,
+        call=drawn_call,
     ),
     Fault(
         "sidecar cut off",
         "packets between Collector and sidecar vanish, both ways",
         take_the_sidecar_from_the_collector,
-        chosen=False,
+        call=drawn_call,
     ),
     Fault("sidecar dead", "it stays dead, and records pile up in the Collector", leave_the_sidecar_dead),
     Fault("way back cut", "the Collector is away for the sidecar", take_the_collector_from_the_sidecar),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -42,15 +42,19 @@ class Load:
     records: int
 
 
-def make_load(records: int, seed: int, *, chosen: bool = True) -> Load:
-    """At least so many records of conversations, the same for the same seed. ``chosen``: some with chosen ids."""
+Caller = Callable[[str, int, random.Random], Recording]
+"""Makes the conversation of a name and a number."""
+
+
+def make_load(records: int, seed: int, call: Caller) -> Load:
+    """At least so many records of conversations, the same for the same seed."""
     chance = random.Random(seed)
     held: list[list[Recording]] = [[] for _ in range(AGENTS)]
     sessions: set[SpanKey] = set()
     open_ended: set[SpanKey] = set()
     count = total = 0
     while total < records:
-        recording = _call(count, chance, chosen)
+        recording = call(f"call-{count}", count, chance)
         held[count % AGENTS].append(recording)
         if recording.stream.sampled:
             sessions.add((recording.stream.trace_id, recording.stream.span_id))
@@ -75,22 +79,36 @@ def _requests(recordings: list[Recording]) -> Iterator[bytes]:
                 yield request
 
 
-def _call(number: int, chance: random.Random, chosen: bool) -> Recording:
-    """One conversation; of a chosen id, all its connections."""
-    name, turns = f"call-{number}", chance.randint(2, 5)
+# --- Conversations ---------------------------------------------------------------------------------------------------
+
+
+def any_call(name: str, number: int, chance: random.Random) -> Recording:
+    """Of every kind."""
+    return called_back(name) if number % 8 == 2 else drawn_call(name, number, chance)
+
+
+def drawn_call(name: str, number: int, chance: random.Random) -> Recording:
+    """Of every kind but chosen ids, whose sessions the wall clock may end."""
+    return record(over_an_outage(chance), name) if number % 8 == 1 else steady_call(name, number, chance)
+
+
+def steady_call(name: str, number: int, chance: random.Random) -> Recording:
+    """Of a kind in which record time never jumps."""
+    turns = chance.randint(2, 5)
     match number % 8:
         case 0:
             return record(talk.weather_call(), name)
-        case 1:
-            return record(over_an_outage(chance), name)
-        case 2 if chosen:
-            return called_back(name)
         case 3:
             return record(late_transcripts(turns), name)
-        case 4 if number % 16 == 4:
-            return conversation(name, turns, sampled=False)
+        case 4:
+            return conversation(name, turns, sampled=bool(number % 16 != 4))
         case _:
             return conversation(name, turns)
+
+
+def wordy_call(name: str, number: int, chance: random.Random) -> Recording:
+    """With content, and a lot of it."""
+    return record(long_transcripts(chance), name)
 
 
 def over_an_outage(chance: random.Random) -> list[Step | Logged]:
@@ -119,6 +137,19 @@ def late_transcripts(turns: int) -> list[Step | Logged]:
         steps += [talk.fact(Fact.HEARTBEAT)._replace(after=15.0 if turn % 2 else 1.0)]
         steps += talk.transcript(f"{item}_user", "failed" if turn == 2 else "completed")
     return [*steps, *talk.closed()]
+
+
+def long_transcripts(chance: random.Random) -> list[Step | Logged]:
+    """Everybody talks for long, and every word is transcribed."""
+    steps: list[Step | Logged] = [*talk.opened(content=True), *talk.session(transcription="whisper-1")]
+    for turn in range(3):
+        user, item, response = f"item_{turn}_user", f"item_{turn}", f"resp_{turn}"
+        said, answered = (" ".join(["word"] * chance.randint(2_000, 5_000)) for _ in range(2))
+        done = {"response_id": response, "item_id": item, "content_index": 0, "transcript": answered}
+        steps += [*talk.later(1.0, talk.speech(user)), *talk.transcript(user, transcript=said)]
+        *answer, end = talk.spoken_answer(response, item)
+        steps += [*answer, talk.server("response.output_audio_transcript.done", **done), end]
+    return [*steps, *talk.later(1.0, talk.closed())]
 
 
 def called_back(name: str) -> Recording:

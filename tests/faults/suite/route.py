@@ -20,8 +20,8 @@ from tests.faults.suite.wire import Wire
 from tests.sidecar import Backend, SidecarProcess, SpanKey
 from tests.stack.processes import free_port, start_collector
 
-QUIET_SECONDS = 2.0
-"""When nothing has come for so long after everything had stopped, nothing more will: ten times the Collector's own
+QUIET_SECONDS = 1.0
+"""When nothing has come for so long after the sidecar has stopped, nothing more will: five times the Collector's own
 ``flush_timeout``."""
 POLL_SECONDS = 0.1
 

@@ -10,18 +10,22 @@ from pathlib import Path
 
 from tests.faults.suite.agents import Agents
 from tests.faults.suite.comparing import Differences, Spans, compare
-from tests.faults.suite.load import Load
+from tests.faults.suite.load import Caller, Load, any_call
 from tests.faults.suite.route import Route
 
 SEND_SECONDS = 900.0
 """Agents that have not been able to send everything by then have lost it."""
 ARRIVE_SECONDS = 60.0
-"""Spans that have not come so long after everything has healed are lost."""
+"""The sessions of a run in which nothing happens have all ended so long after the last request."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the suite is. ``pause``: seconds from an agent's request to its next one."""
+    """How large the suite is. Times are seconds.
+
+    ``slowest``: the slowest answer. ``pause``: from an agent's request to its next one. ``patience``: spans that have
+    not come so long after everything has healed are lost.
+    """
 
     records: int
     kills: int
@@ -29,6 +33,7 @@ class Scale:
     outage: float
     slowest: float
     pause: float
+    patience: float
 
 
 @dataclass
@@ -48,7 +53,7 @@ class Trial:
     def until_all_has_come(self) -> None:
         """Go on for as long as there is something left to disturb."""
         self.until(1.0)
-        self.route.wait_for(frozenset(self.expected), ARRIVE_SECONDS)
+        self.route.wait_for(frozenset(self.expected), self.scale.patience)
 
     def places(self) -> list[float]:
         """Shares of the load at which something that is repeated is to be done."""
@@ -61,8 +66,8 @@ class Fault:
     """A row of the table.
 
     ``do`` is called while the agents send; it returns how often the fault was done, when it is over. ``flags`` are
-    settings of the sidecar other than the defaults, ``overlay`` is merged over the Collector's configuration.
-    ``chosen`` says whether conversations with chosen ids are among the load.
+    settings of the sidecar other than the defaults, ``overlay`` is merged over the Collector's configuration. ``call``
+    makes the conversations of the load; ``is_long``: of a load that lasts for all kills.
     """
 
     name: str
@@ -70,7 +75,7 @@ class Fault:
     do: Callable[[Trial], int]
     flags: tuple[str, ...] = ()
     overlay: str = ""
-    chosen: bool = True
+    call: Caller = any_call
     is_long: bool = False
 
 
@@ -113,7 +118,8 @@ def attempt(fault: Fault, load: Load, expected: Spans, scale: Scale, seed: int, 
             agents.wait_for(1.0, SEND_SECONDS)
         finally:
             agents.stop()
-        route.wait_for(frozenset(expected), ARRIVE_SECONDS)
+        assert times > 0, f"{fault.name}: it could not be done"
+        route.wait_for(frozenset(expected), scale.patience)
         found = _without(route.drain(), load)
     return Result(fault, times, load.records, len(expected), time.monotonic() - began, compare(expected, found))
 
