@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 RUN := PYTHONPATH=. $(BIN)/python
 MINUTES ?= 10
 
-.PHONY: demo test check fuzz lint docs lock clean
+.PHONY: demo test check faults soak fuzz lint docs lock clean
 
 demo: $(VENV)/demo
 	$(RUN) -m examples.demo
@@ -20,6 +20,16 @@ test: $(VENV)/dev lint
 # The fast subset: no Collector, no Jaeger.
 check: $(VENV)/dev lint
 	$(BIN)/python -m pytest -m "not stack"
+
+# Every crash, outage and overload of docs/reliability.md, on the real Collector: about half an hour.
+faults: $(VENV)/dev
+	$(RUN) -m tests.stack.build
+	$(RUN) -m tests.faults.suite
+
+# A steady load for twenty minutes: what grows in the sidecar?
+soak: $(VENV)/dev
+	$(RUN) -m tests.stack.build
+	$(RUN) -m tests.faults.soak
 
 # Looks for input that breaks something. What is found lies in .cache/fuzz, and the next run goes on from there.
 fuzz: $(VENV)/dev

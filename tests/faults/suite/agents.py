@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from unittest.mock import patch
 
 from realtime_otel.otlp import LogsClient, Outcome
@@ -15,13 +15,13 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 
 
 class Agents:
-    """Send the requests of each agent, with ``pause`` seconds from an answer to the next request."""
+    """Send the requests of each agent, ``total`` in all, with ``pause`` seconds from an answer to the next request."""
 
-    def __init__(self, endpoint: str, requests: Sequence[Sequence[bytes]], pause: float) -> None:
-        self.total = sum(map(len, requests))
+    def __init__(self, endpoint: str, requests: Sequence[Iterable[bytes]], total: int, pause: float) -> None:
+        self.total = total
         self.refused = 0
         """Requests that were answered with a status after which OTLP forbids to send them again."""
-        self._taken = 0
+        self.taken = 0
         self._pause = pause
         self._stopping = threading.Event()
         self._changed = threading.Condition()
@@ -40,8 +40,8 @@ class Agents:
     def wait_for(self, share: float, timeout: float) -> None:
         """Return when this share of all requests has been answered."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._taken + self.refused >= share * self.total, timeout):
-                raise TimeoutError(f"the agents could not send: {self._taken} of {self.total} requests were taken")
+            if not self._changed.wait_for(lambda: self.taken + self.refused >= share * self.total, timeout):
+                raise TimeoutError(f"the agents could not send: {self.taken} of {self.total} requests were taken")
 
     def stop(self) -> None:
         self._stopping.set()
@@ -50,11 +50,11 @@ class Agents:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, client: LogsClient, requests: Sequence[bytes]) -> None:
+    def _run(self, client: LogsClient, requests: Iterable[bytes]) -> None:
         for request in requests:
             outcome = self._send(client, request)
             with self._changed:
-                self._taken += outcome is Outcome.TAKEN
+                self.taken += outcome is Outcome.TAKEN
                 self.refused += outcome is Outcome.REFUSED
                 self._changed.notify_all()
             if self._stopping.wait(self._pause):

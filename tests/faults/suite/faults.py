@@ -10,7 +10,7 @@ from tests.faults.suite.kills import SidecarKills
 from tests.faults.suite.load import drawn_call, steady_call, wordy_call
 from tests.faults.suite.relay import Call, Rule
 from tests.faults.suite.route import Hop
-from tests.faults.suite.trial import Fault, Trial
+from tests.faults.suite.trial import SEND_SECONDS, Fault, Trial
 from tests.faults.test_disk import full_disk
 
 REFUSED = 0.7
@@ -29,7 +29,7 @@ BYTES_TO_RESET = (1_000, 60_000)
 def kill_the_sidecar(trial: Trial) -> int:
     kills = SidecarKills(trial.route, trial.scale.kills, trial.chance)
     trial.route.records.relay.rule = kills
-    trial.until_all_has_come()
+    trial.until_all_has_come(SEND_SECONDS)  # the Collector may have a backlog by then, and each kill takes its time
     assert kills.is_over, "the load ended before the last kill"
     return kills.done
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -23,8 +23,8 @@ SENT_TWICE = 11
 OUTAGE_SECONDS = (62.0, 600.0, 75 * 60.0)
 """By how much record time jumps in some conversations: more than every wait of the sidecar, the last more than
 ``max_silence``."""
-CONNECTIONS_OPEN = (STARTED, STARTED + 40 * SECOND, STARTED + 600 * SECOND)
-"""Of a conversation with a chosen id."""
+CONNECTIONS_OPEN_AFTER = (0, 40 * SECOND, 600 * SECOND)
+"""Of a conversation with a chosen id, counted from the opening of the first."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,12 @@ class Load:
     requests: list[list[bytes]]
     sessions: frozenset[SpanKey]
     open_ended: frozenset[SpanKey]
-    conversations: int
     records: int
+
+    @property
+    def total(self) -> int:
+        """Requests of all agents."""
+        return sum(map(len, self.requests))
 
 
 Caller = Callable[[str, int, random.Random], Recording]
@@ -62,12 +66,11 @@ def make_load(records: int, seed: int, call: Caller) -> Load:
             open_ended.add(_last_session(recording))
         total += len(recording.records)
         count += 1
-    return Load(
-        [list(_requests(recordings)) for recordings in held], frozenset(sessions), frozenset(open_ended), count, total
-    )
+    requests = [list(requests_of(recordings)) for recordings in held]
+    return Load(requests, frozenset(sessions), frozenset(open_ended), total)
 
 
-def _requests(recordings: list[Recording]) -> Iterator[bytes]:
+def requests_of(recordings: Iterable[Recording]) -> Iterator[bytes]:
     """The requests of one agent, which holds a few conversations at a time."""
     left = iter(recordings)
     number = 0
@@ -152,33 +155,33 @@ def long_transcripts(chance: random.Random) -> list[Step | Logged]:
     return [*steps, *talk.later(1.0, talk.closed())]
 
 
-def called_back(name: str) -> Recording:
+def called_back(name: str, started: int = STARTED) -> Recording:
     """A chosen id with three connections: the second goes on with the session, the third begins the next one.
 
     So the first session's end is known from record time; the second session stays open.
     """
-    connections = [_connection(name, number, opens) for number, opens in enumerate(CONNECTIONS_OPEN)]
+    connections = [_connection(name, number, started + after) for number, after in enumerate(CONNECTIONS_OPEN_AFTER)]
     records = [record for connection in connections for record in connection.records]
     return Recording(connections[0].stream, connections[0].resource, records)
 
 
 def _last_session(called_back: Recording) -> SpanKey:
     of = called_back.stream
-    return of.trace_id, contract.span_id(Kind.SESSION, of.key, str(CONNECTIONS_OPEN[-1]))
+    return of.trace_id, contract.span_id(Kind.SESSION, of.key, str(of.started + CONNECTIONS_OPEN_AFTER[-1]))
 
 
 def _connection(name: str, number: int, started: int) -> Recording:
-    service = f"agent-{name}"
-    key = contract.stream_key(name, chosen=True, service=service)
-    given: dict[str, Any] = {"trace_id": contract.trace_id(key), "span_id": contract.span_id(Kind.SESSION, key)}
-    given |= {"emitter_id": f"of-{name}-{number}", "started": started, "namespace": "", "service": service}
-    of = stream(name, chosen=True, **given)
     item, response = f"item_{number}", f"resp_{number}"
-    steps: Conversation = [
-        *talk.opened(),
-        *talk.identified(
-            [*talk.session(), *talk.later(0.8, talk.speech(f"{item}_user")), *talk.spoken_answer(response, item)]
-        ),
-        *talk.later(0.5, talk.closed("disconnected")),
-    ]
+    steps = [*talk.opened(), *talk.session(), *talk.later(0.8, talk.speech(f"{item}_user"))]
+    steps += [*talk.spoken_answer(response, item), *talk.later(0.5, talk.closed("disconnected"))]
+    return record_at(started, talk.identified(steps), name, chosen=True, emitter=f"of-{name}-{number}")
+
+
+def record_at(started: int, steps: Conversation, name: str, *, chosen: bool = False, emitter: str = "one") -> Recording:
+    """What one emitter records of a connection that opens then (Unix nanoseconds), in a service of this name."""
+    service = f"agent-{name}"
+    key = contract.stream_key(name, chosen=chosen, service=service)
+    given: dict[str, Any] = {"trace_id": contract.trace_id(key), "span_id": contract.span_id(Kind.SESSION, key)}
+    given |= {"emitter_id": emitter, "started": started, "namespace": "", "service": service}
+    of = stream(name, chosen=chosen, **given)
     return Recording(of, wire.resource({"service.name": service}), encoded(steps, of, content=True))

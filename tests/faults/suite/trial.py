@@ -50,10 +50,10 @@ class Trial:
         """Wait until the agents have had answers to this share of their requests."""
         self.agents.wait_for(share, SEND_SECONDS)
 
-    def until_all_has_come(self) -> None:
-        """Go on for as long as there is something left to disturb."""
+    def until_all_has_come(self, timeout: float | None = None) -> None:
+        """Go on for as long as there is something left to disturb, but not longer than the scale's patience."""
         self.until(1.0)
-        self.route.wait_for(frozenset(self.expected), self.scale.patience)
+        self.route.wait_for(frozenset(self.expected), self.scale.patience if timeout is None else timeout)
 
     def places(self) -> list[float]:
         """Shares of the load at which something that is repeated is to be done."""
@@ -92,7 +92,7 @@ class Result:
 def undisturbed(load: Load, folder: Path) -> Spans:
     """The spans of a run in which nothing happens."""
     with Route(folder) as route:
-        agents = Agents(route.agents.endpoint, load.requests, pause=0.0)
+        agents = Agents(route.agents.endpoint, load.requests, load.total, pause=0.0)
         agents.start()
         agents.wait_for(1.0, SEND_SECONDS)
         agents.stop()
@@ -110,7 +110,7 @@ def attempt(fault: Fault, load: Load, expected: Spans, scale: Scale, seed: int, 
     folder.mkdir(parents=True)
     overlay.write_text(fault.overlay)
     with Route(folder, *fault.flags, overlays=(overlay,) if fault.overlay else ()) as route:
-        agents = Agents(route.agents.endpoint, load.requests, scale.pause)
+        agents = Agents(route.agents.endpoint, load.requests, load.total, scale.pause)
         agents.start()
         try:
             times = fault.do(Trial(route, agents, random.Random(f"{seed} {fault.name}"), scale, expected))
