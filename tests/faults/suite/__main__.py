@@ -20,10 +20,12 @@ from tests.faults.suite.load import Caller, Load, make_load
 from tests.faults.suite.trial import Fault, Result, Scale, attempt, undisturbed
 
 SEED = 20260101
-FULL = Scale(records=4_000, kills=200, repeats=10, outage=90.0, slowest=31.0, pause=0.15, patience=60.0)
-SHORT = Scale(records=500, kills=6, repeats=2, outage=2.0, slowest=2.0, pause=0.03, patience=60.0)
-BEYOND_SCALE = Scale(records=1_500, kills=0, repeats=0, outage=0.0, slowest=0.0, pause=0.05, patience=10.0)
-RECORDS_PER_KILL = 320
+FULL = Scale(records=3_000, kills=200, repeats=6, outage=75.0, slowest=31.0, pause=0.15, long_pause=0.5, patience=60.0)
+SHORT = Scale(records=500, kills=6, repeats=2, outage=2.0, slowest=2.0, pause=0.03, long_pause=0.25, patience=60.0)
+BEYOND_SCALE = Scale(
+    records=1_500, kills=0, repeats=0, outage=0.0, slowest=0.0, pause=0.05, long_pause=0.0, patience=10.0
+)
+RECORDS_PER_KILL = 120
 """Records that the agents send in the time of one kill and restart, with some to spare."""
 WIDTH = 118
 

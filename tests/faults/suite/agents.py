@@ -24,6 +24,7 @@ class Agents:
         self.taken = 0
         self._pause = pause
         self._stopping = threading.Event()
+        self._going = threading.Event()
         self._changed = threading.Condition()
         # The emitter's own client, so that what is sent again, and what is not, is what the emitter does.
         with patch.dict(os.environ, {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{endpoint}"}):
@@ -34,8 +35,16 @@ class Agents:
         ]
 
     def start(self) -> None:
+        self.go_on()
         for thread in self._threads:
             thread.start()
+
+    def hold(self) -> None:
+        """Begin no request until `go_on`; what has begun is sent again until it is taken."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        self._going.set()
 
     def wait_for(self, share: float, timeout: float) -> None:
         """Return when this share of all requests has been answered."""
@@ -45,6 +54,7 @@ class Agents:
 
     def stop(self) -> None:
         self._stopping.set()
+        self.go_on()
         for client in self._clients:
             client.shutdown()
         for thread in self._threads:
@@ -59,6 +69,7 @@ class Agents:
                 self._changed.notify_all()
             if self._stopping.wait(self._pause):
                 return
+            self._going.wait()
 
     def _send(self, client: LogsClient, request: bytes) -> Outcome:
         wait = FIRST_WAIT

@@ -27,7 +27,7 @@ BYTES_TO_RESET = (1_000, 60_000)
 
 
 def kill_the_sidecar(trial: Trial) -> int:
-    kills = SidecarKills(trial.route, trial.scale.kills, trial.chance)
+    kills = SidecarKills(trial.route, trial.agents, trial.scale.kills, trial.chance)
     trial.route.records.relay.rule = kills
     trial.until_all_has_come(SEND_SECONDS)  # the Collector may have a backlog by then, and each kill takes its time
     assert kills.is_over, "the load ended before the last kill"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -75,11 +76,14 @@ class Route:
 
     # --- Faults ------------------------------------------------------------------------------------------------------
 
-    def kill_sidecar(self) -> None:
-        """End the sidecar as a crash would, and start it again as a supervisor would: on the same folder and port."""
+    def kill_sidecar(self, restarted: Callable[[], None] = lambda: None) -> None:
+        """End the sidecar as a crash would, and start it again as a supervisor would: on the same folder and port.
+
+        ``restarted`` is called when that has been done, by another thread.
+        """
         self._wait_for_sidecar()
         self.sidecar.kill()
-        self._starting = threading.Thread(target=self.sidecar.start)
+        self._starting = threading.Thread(target=self._start_sidecar, args=(restarted,))
         self._starting.start()
 
     @property
@@ -123,6 +127,12 @@ class Route:
                 size, since = len(self.backend.accepted), time.monotonic()
             time.sleep(POLL_SECONDS)
         return self.received()
+
+    def _start_sidecar(self, restarted: Callable[[], None]) -> None:
+        try:
+            self.sidecar.start()
+        finally:
+            restarted()
 
     def _wait_for_sidecar(self) -> None:
         """Let a start that is under way come to its end."""

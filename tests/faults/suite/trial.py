@@ -23,8 +23,8 @@ ARRIVE_SECONDS = 60.0
 class Scale:
     """How large the suite is. Times are seconds.
 
-    ``slowest``: the slowest answer. ``pause``: from an agent's request to its next one. ``patience``: spans that have
-    not come so long after everything has healed are lost.
+    ``slowest``: the slowest answer. ``pause``: from an agent's request to its next one, ``long_pause``: of a long load.
+    ``patience``: spans that have not come so long after everything has healed are lost.
     """
 
     records: int
@@ -33,6 +33,7 @@ class Scale:
     outage: float
     slowest: float
     pause: float
+    long_pause: float
     patience: float
 
 
@@ -106,11 +107,12 @@ def undisturbed(load: Load, folder: Path) -> Spans:
 def attempt(fault: Fault, load: Load, expected: Spans, scale: Scale, seed: int, folder: Path) -> Result:
     """Try one fault, and compare."""
     began = time.monotonic()
+    pause = scale.long_pause if fault.is_long else scale.pause
     overlay = folder / "overlay.yaml"
     folder.mkdir(parents=True)
     overlay.write_text(fault.overlay)
     with Route(folder, *fault.flags, overlays=(overlay,) if fault.overlay else ()) as route:
-        agents = Agents(route.agents.endpoint, load.requests, load.total, scale.pause)
+        agents = Agents(route.agents.endpoint, load.requests, load.total, pause)
         agents.start()
         try:
             times = fault.do(Trial(route, agents, random.Random(f"{seed} {fault.name}"), scale, expected))
