@@ -50,6 +50,19 @@ def stop_the_collector(trial: Trial) -> int:
     return trial.scale.repeats
 
 
+def stop_the_collector_without_sidecar(trial: Trial) -> int:
+    places = sorted(trial.chance.uniform(0.3, 1.0) for _ in range(trial.scale.repeats))
+    trial.until(0.2)
+    trial.route.sidecar.kill()
+    for place in places:
+        trial.until(place)
+        assert trial.route.collector.stop() == 0
+        trial.route.collector.start()
+    trial.until(1.0)
+    trial.route.sidecar.start()
+    return trial.scale.repeats
+
+
 def kill_both(trial: Trial) -> int:
     for place in trial.places():
         trial.until(place)
@@ -194,6 +207,12 @@ FAULTS = (
     Fault("Collector killed", "kill -9, restart on the same ports and queue", kill_the_collector, call=steady_call),
     Fault("both killed", "kill -9 of both at once", kill_both, call=steady_call),
     Fault("Collector stopped", "SIGTERM under load, and started again", stop_the_collector, call=steady_call),
+    Fault(
+        "stopped with a backlog",
+        "SIGTERM of the Collector while the sidecar is dead, and started again",
+        stop_the_collector_without_sidecar,
+        call=steady_call,
+    ),
     Fault(
         "sidecar refuses",
         "70 % of its answers are UNAVAILABLE, half of these after it has answered OK",
