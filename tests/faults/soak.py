@@ -173,6 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="how long (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=20260101, help="of the load (default: %(default)s)")
     flags = parser.parse_args(arguments)
+    if flags.minutes < 1:
+        parser.error("--minutes: too short to say anything")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that every process is ended
     console = Console(width=100, highlight=False)
     is_flat = report(soak(flags.minutes * 60, flags.seed, console), console)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,9 +23,7 @@ from tests.faults.suite.trial import Fault, Result, Scale, attempt, undisturbed
 SEED = 20260101
 FULL = Scale(records=3_000, kills=200, repeats=6, outage=75.0, slowest=31.0, pause=0.15, long_pause=0.5, patience=60.0)
 SHORT = Scale(records=500, kills=6, repeats=2, outage=2.0, slowest=2.0, pause=0.03, long_pause=0.25, patience=60.0)
-BEYOND_SCALE = Scale(
-    records=1_500, kills=0, repeats=0, outage=0.0, slowest=0.0, pause=0.05, long_pause=0.0, patience=10.0
-)
+BEYOND_SCALE = replace(SHORT, records=1_500, pause=0.05, patience=10.0)
 RECORDS_PER_KILL = 120
 """Records that the agents send in the time of one kill and restart, with some to spare."""
 WIDTH = 118

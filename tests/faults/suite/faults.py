@@ -16,9 +16,11 @@ from tests.faults.test_disk import full_disk
 REFUSED = 0.7
 """Share of the answers that are UNAVAILABLE."""
 SLOWED = 0.5
-"""Share of the answers that are slow, and by how many seconds at most."""
+"""Share of the answers that are slow."""
 SLOW_SECONDS = 2.0
+"""By how much they are, at most."""
 FULL_SECONDS = 2.0
+"""For how long there is no room."""
 BYTES_TO_RESET = (1_000, 60_000)
 """Bytes of requests, gzip and all, between two resets of a connection."""
 
@@ -196,6 +198,13 @@ def fill_the_outbox(trial: Trial) -> int:
     return next(refused)
 
 
+OUTBOX_FULL = Fault(
+    "outbox full",
+    "the Collector is away for the sidecar, until that has no room for more spans (1 MiB)",
+    fill_the_outbox,
+    flags=("--outbox-mib", "1"),
+    call=wordy_call,
+)
 FAULTS = (
     Fault(
         "sidecar killed",
@@ -203,7 +212,7 @@ FAULTS = (
         kill_the_sidecar,
         is_long=True,
     ),
-    # A Collector that is started again sends what was under way last of all: see "Collector killed in an outage" below.
+    # A Collector that is started again sends what was under way last of all: so record time may not jump, see `beyond`.
     Fault("Collector killed", "kill -9, restart on the same ports and queue", kill_the_collector, call=steady_call),
     Fault("both killed", "kill -9 of both at once", kill_both, call=steady_call),
     Fault("Collector stopped", "SIGTERM under load, and started again", stop_the_collector, call=steady_call),
@@ -230,16 +239,7 @@ FAULTS = (
     ),
     Fault("resets", "all three connections are reset in the middle of requests", reset_connections),
     Fault("disk full", "the sidecar's disk takes no byte more, and has room again", fill_the_disk),
-    *(
-        Fault(
-            "outbox full",
-            "the Collector is away for the sidecar, until that has no room for more spans (1 MiB)",
-            fill_the_outbox,
-            flags=("--outbox-mib", "1"),
-            call=wordy_call,
-        )
-        for _ in range(hasattr(Settings(), "outbox_mib"))
-    ),
+    *([OUTBOX_FULL] if hasattr(Settings(), "outbox_mib") else []),
     Fault(
         "agents cut off",
         "the Collector is away for the agents",
