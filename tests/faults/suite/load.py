@@ -158,7 +158,8 @@ def long_transcripts(chance: random.Random) -> list[Step | Logged]:
 def called_back(name: str, started: int = STARTED) -> Recording:
     """A chosen id with three connections: the second goes on with the session, the third begins the next one.
 
-    So the first session's end is known from record time; the second session stays open.
+    So the first session's end is known from record time; the second session stays open, and everything under it has
+    settled before its connection closes.
     """
     connections = [_connection(name, number, started + after) for number, after in enumerate(CONNECTIONS_OPEN_AFTER)]
     records = [record for connection in connections for record in connection.records]
@@ -173,7 +174,8 @@ def _last_session(called_back: Recording) -> SpanKey:
 def _connection(name: str, number: int, started: int) -> Recording:
     item, response = f"item_{number}", f"resp_{number}"
     steps = [*talk.opened(), *talk.session(), *talk.later(0.8, talk.speech(f"{item}_user"))]
-    steps += [*talk.spoken_answer(response, item), *talk.later(0.5, talk.closed("disconnected"))]
+    steps += [*talk.spoken_answer(response, item), *talk.later(5.0, [talk.fact(Fact.HEARTBEAT)])]
+    steps += talk.closed("disconnected")
     return record_at(started, talk.identified(steps), name, chosen=True, emitter=f"of-{name}-{number}")
 
 
