@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 
-from realtime_otel_sidecar.config import Settings
 from tests.faults.suite.kills import SidecarKills
 from tests.faults.suite.load import drawn_call, steady_call, wordy_call
 from tests.faults.suite.relay import Call, Rule
@@ -198,13 +197,6 @@ def fill_the_outbox(trial: Trial) -> int:
     return next(refused)
 
 
-OUTBOX_FULL = Fault(
-    "outbox full",
-    "the Collector is away for the sidecar, until that has no room for more spans (1 MiB)",
-    fill_the_outbox,
-    flags=("--outbox-mib", "1"),
-    call=wordy_call,
-)
 FAULTS = (
     Fault(
         "sidecar killed",
@@ -239,7 +231,13 @@ FAULTS = (
     ),
     Fault("resets", "all three connections are reset in the middle of requests", reset_connections),
     Fault("disk full", "the sidecar's disk takes no byte more, and has room again", fill_the_disk),
-    *([OUTBOX_FULL] if hasattr(Settings(), "outbox_mib") else []),
+    Fault(
+        "outbox full",
+        "the Collector is away for the sidecar, until that has no room for more spans (1 MiB)",
+        fill_the_outbox,
+        flags=("--outbox-mib", "1"),
+        call=wordy_call,
+    ),
     Fault(
         "agents cut off",
         "the Collector is away for the agents",

@@ -147,7 +147,7 @@ def long_transcripts(chance: random.Random) -> list[Step | Logged]:
     steps: list[Step | Logged] = [*talk.opened(content=True), *talk.session(transcription="whisper-1")]
     for turn in range(3):
         user, item, response = f"item_{turn}_user", f"item_{turn}", f"resp_{turn}"
-        said, answered = (" ".join(["word"] * chance.randint(2_000, 5_000)) for _ in range(2))
+        said, answered = (" ".join(["word"] * chance.randint(5_000, 6_000)) for _ in range(2))
         done = {"response_id": response, "item_id": item, "content_index": 0, "transcript": answered}
         steps += [*talk.later(1.0, talk.speech(user)), *talk.transcript(user, transcript=said)]
         *answer, end = talk.spoken_answer(response, item)

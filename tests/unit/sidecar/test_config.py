@@ -216,7 +216,7 @@ def test_a_limit_is_neither_none_nor_endless(name: str) -> None:
         with pytest.raises(SettingsError, match=f"{name} is {value}; it must be {least} to {most}"):
             Settings(**{name: value})  # type: ignore[arg-type]
     for value in (least, most):
-        Settings(**SMALL_PARTS | {"max_streams_per_service": 1} | {name: value})  # type: ignore[arg-type]
+        Settings(**SMALL_PARTS | {"max_streams_per_service": 1} | {name: value})
 
 
 @pytest.mark.parametrize(
