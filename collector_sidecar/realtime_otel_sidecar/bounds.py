@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .config import Settings
-from .conversations import Conversations
+from .conversations import Conversations, Taken
 from .journal import Journal
+from .otlp.decode import Broken
 from .shares import Bound, Excess
+from .stitch.limits import reached
+from .stitch.stitcher import Rejection
 from .store.database import Database
 from .store.rows import Batch, Sweep
 
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
+SETTING = re.compile(r"\((max_\w+)\)$")
 LOOK_SECONDS = 1.0
 """How often the disk and what has grown old are looked at."""
 WARNINGS = (0.5, 0.8, 1.0)
@@ -54,6 +59,12 @@ class Counters:
     """Refused by the collector for good, now among the dead letters."""
     dead_letters: int = 0
     """Written, spans included."""
+    records_broken: int = 0
+    """That break the contract."""
+    records_refused: Counter[Rejection] = field(default_factory=Counter)
+    """That keep to it and never reached a span, by the reason."""
+    limits_reached: Counter[str] = field(default_factory=Counter)
+    """What was left out or ended because of a setting that bounds one record, span or session, by its name."""
     dead_letters_dropped: int = 0
     """Let go for their age or their sum."""
     tombstones_dropped: int = 0
@@ -103,6 +114,26 @@ class Bounds:
         self._waiting_since = time.monotonic()
 
     # --- The engine's thread -------------------------------------------------------------------------------------
+
+    def count_broken(self, broken: Iterable[Broken]) -> None:
+        """Records that break the contract; a reason ends with the setting that it is about, if it is about one."""
+        for each in broken:
+            self.counters.records_broken += 1
+            if named := SETTING.search(each.reason):
+                self.counters.limits_reached[named[1]] += 1
+
+    def count(self, taken: Taken, *, makes_room: bool) -> None:
+        """What limits have taken away from what was fed, and what was refused; or from streams that made room."""
+        counters = self.counters
+        for _, reason in taken.rejected:
+            counters.records_refused[reason] += 1
+            if reason is Rejection.TOO_MANY_EMITTERS:
+                counters.limits_reached["max_emitters"] += 1
+        for span in taken.spans:
+            limits = reached(span)
+            if makes_room:
+                limits.pop("max_spans", None)
+            counters.limits_reached.update(limits)
 
     def look(self, batch: Batch, now: int) -> None:
         """Look at the room and, once in a while, put a slice of what has grown old into the batch.

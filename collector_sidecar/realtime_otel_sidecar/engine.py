@@ -241,6 +241,7 @@ class Engine:
     def _take_request(self, pending: Pending, batch: Batch) -> None:
         now = time.time_ns()
         batch.dead_letters += [DeadLetter(now, each.reason, each.stream, each.encoded) for each in pending.broken]
+        self._bounds.count_broken(pending.broken)
         if pending.records:
             taken = self._conversations.feed(pending.records, self._journal.position + 1)
             self._note("request", now, pending.data, taken, batch)
@@ -267,6 +268,7 @@ class Engine:
             outputs=pack_outputs(taken.outputs),
         )
         self._journal.note(row)
+        self._bounds.count(taken, makes_room=kind == "evict")
         batch.journal.append(row)
         batch.dead_letters += [_dead_letter(now, record, reason) for record, reason in taken.rejected]
         _put_out(taken.spans, now, batch)

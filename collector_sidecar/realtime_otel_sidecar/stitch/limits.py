@@ -13,7 +13,7 @@ from typing import Any, Final
 from msgspec import Struct, structs
 
 from . import attributes as key
-from .spans import Attributes, Span, SpanEvent, Value
+from .spans import Attributes, CloseReason, Span, SpanEvent, Value
 
 LONGEST_KEY: Final = 256
 """Characters of an attribute's key that an application chooses; a longer one is not taken."""
@@ -76,6 +76,26 @@ def add_attributes(to: Attributes, more: Attributes, most: int) -> int:
 def has_room(events: Sized, most: int) -> bool:
     """Whether another span event may be kept: the first ones stay, as they tell what went wrong first."""
     return len(events) < most
+
+
+def reached(span: Span) -> dict[str, int]:
+    """What this span says that limits have taken away, by the setting.
+
+    A session span that says it was evicted had too many spans, unless there was no room for it beside others.
+    """
+    attributes = span.attributes
+    truncated = attributes.get(key.TRUNCATED, [])
+    counts: dict[str, Value] = {
+        "max_span_events": span.dropped_events,
+        "max_span_attributes": span.dropped_attributes,
+        "max_span_links": span.dropped_links,
+        "max_attribute_length": len(truncated) if isinstance(truncated, list) else 0,
+        "max_open_spans": attributes.get(key.SPANS_EVICTED, 0),
+        "max_items": attributes.get(key.ITEMS_FORGOTTEN, 0),
+        "max_held_records": attributes.get(key.GAPS_CUT_SHORT, 0),
+        "max_spans": attributes[key.OPERATION] == key.SESSION and attributes[key.CLOSE_REASON] == CloseReason.EVICTED,
+    }
+    return {name: count for name, count in counts.items() if isinstance(count, int) and count}
 
 
 def limited(span: Span, limits: Limits) -> Span:

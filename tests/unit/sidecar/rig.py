@@ -34,7 +34,8 @@ class Rig:
         self.database = database(folder)
         self.woken = 0
         self.on_outbox: Callable[[], None] = lambda: None
-        self.engine = Engine(Settings(data_dir=str(folder), **settings), self.database, on_outbox=self._wake)
+        self._settings = Settings(data_dir=str(folder), **settings)
+        self.engine = Engine(self._settings, self.database, on_outbox=self._wake)
         try:
             self.engine.recover()
         except BaseException:
@@ -45,7 +46,7 @@ class Rig:
 
     def submit(self, request: bytes) -> Future[None]:
         """Hand in a request, as the receiver does."""
-        decoded = list(decode_request(request))
+        decoded = list(decode_request(request, self._settings.record_limits))
         records = [one for one in decoded if isinstance(one, Record)]
         pending = Pending(request, records, [one for one in decoded if isinstance(one, Broken)])
         self.engine.submit(pending)
