@@ -12,9 +12,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from .stitch.bodies import DEEPEST
-from .stitch.limits import Limits, RecordLimits
-from .stitch.speech import Waits
-from .stitch.state import Rules
+from .stitch.rules import Limits, RecordLimits, Rules, Waits
 
 ENVIRONMENT_PREFIX = "REALTIME_OTEL_"
 NANOSECONDS = 1_000_000_000

@@ -19,8 +19,8 @@ from google.protobuf.message import DecodeError
 from .conversations import Conversations, Taken
 from .journal import Journal
 from .otlp.decode import decode_request
-from .stitch.limits import RecordLimits
 from .stitch.record import Record
+from .stitch.rules import RecordLimits
 from .stitch.spans import Span
 from .stitch.stitcher import RULES_VERSION, key_of
 from .store.database import Database

@@ -25,8 +25,8 @@ from realtime_otel.stream import Stream
 from realtime_otel.tally import AudioTally
 
 from .otlp.decode import Broken, decode_request
+from .stitch.rules import Rules
 from .stitch.spans import Span
-from .stitch.state import Rules
 from .stitch.stitcher import Stitcher
 
 OPENED: Final = 1_735_689_600_000_000_000

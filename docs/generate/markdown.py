@@ -10,7 +10,7 @@ from typing import Final
 from realtime_otel.contract import Kind
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.events import TABLE, Does
-from realtime_otel_sidecar.stitch.state import Rules
+from realtime_otel_sidecar.stitch.rules import Rules
 
 SOURCE: Final = "collector_sidecar/realtime_otel_sidecar/stitch"
 

@@ -29,8 +29,8 @@ from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.replay import replay
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.spans import CloseReason, Span
-from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from realtime_otel_sidecar.tree import render
 from tests import conversations as talk

@@ -12,8 +12,8 @@ from realtime_otel.contract import Fact
 from realtime_otel.records import RecordEncoder
 from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.spans import Span
-from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from tests.conversations import SECOND, STARTED, Conversation, Logged, decoded, request, stream
 

@@ -13,8 +13,8 @@ from realtime_otel import contract
 from realtime_otel.contract import Kind
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.spans import Span
-from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from tests.conversations import STREAM_ID, Conversation, Logged, Step, decoded, encoded, request
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from realtime_otel import contract
 from realtime_otel.contract import Direction, Fact
 from realtime_otel_sidecar.stitch import attributes as key
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.spans import Span
-from realtime_otel_sidecar.stitch.state import Rules
 from tests.conversations import Conversation, Logged, Step, decoded, encoded, request
 
 from .arriving import as_bytes, share, stitched

@@ -14,8 +14,8 @@ from realtime_otel import contract
 from realtime_otel.contract import Direction, Fact, Kind
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.spans import Span
-from realtime_otel_sidecar.stitch.state import Rules
 from tests.conversations import SECOND, STARTED, Conversation, Logged, Step, closed, numbered, stream
 
 from .arriving import EACH_ARRIVAL, PATIENT, RULES, in_any_order, share, stitched

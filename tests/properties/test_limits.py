@@ -11,9 +11,8 @@ from msgspec import structs
 
 from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.stitch import attributes as key
-from realtime_otel_sidecar.stitch.limits import Limits
+from realtime_otel_sidecar.stitch.rules import Limits, Rules
 from realtime_otel_sidecar.stitch.spans import Span
-from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from tests.conversations import STREAM_ID, Conversation, decoded, encoded, request
 

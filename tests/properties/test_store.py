@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from realtime_otel_sidecar import conversations, engine, journal
 from realtime_otel_sidecar.otlp.encode import encode_span
 from realtime_otel_sidecar.silence import Silence
-from realtime_otel_sidecar.stitch.state import Rules
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from tests.conversations import Conversation, decoded, encoded, request
 from tests.unit.sidecar.rig import Rig, outbox

@@ -23,8 +23,8 @@ from realtime_otel_sidecar.otlp.encode import encode_spans, to_otlp_json
 from realtime_otel_sidecar.replay import OPENED, Replay, replay
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.session import Session
-from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.tree import render
 from tests.conversations import RECORDINGS, Step, call_complete, recorded, session, weather_call

@@ -17,8 +17,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ProtoResour
 from realtime_otel import contract
 
 from ..stitch.bodies import is_deeper
-from ..stitch.limits import RecordLimits
 from ..stitch.record import LogLine, Record
+from ..stitch.rules import RecordLimits
 from ..stitch.spans import Resource
 
 PREFIX_LENGTH = len(contract.EVENT_PREFIX)

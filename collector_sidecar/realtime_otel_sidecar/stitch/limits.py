@@ -10,9 +10,10 @@ from collections.abc import Sized
 from itertools import islice
 from typing import Any, Final
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from . import attributes as key
+from .rules import Limits
 from .spans import Attributes, CloseReason, Span, SpanEvent, Value
 
 LONGEST_KEY: Final = 256
@@ -21,37 +22,6 @@ MOST_MEMBERS: Final = 128
 """Members of an attribute's list."""
 SHORTEST: Final = 64
 """Characters to which a value is cut at most, in a span that has too many of them."""
-
-
-class Limits(Struct, frozen=True, array_like=True):
-    """The sidecar's settings of the same names, with ``max_`` before them (docs/operations.md says why so many)."""
-
-    open_spans: int = 256
-    """Spans of a stream that are not exported yet; beyond it, the one that would be due first leaves early."""
-    spans: int = 20_000
-    """Spans that one session may have; beyond it, the session ends."""
-    items: int = 10_000
-    """Items of the conversation that are remembered; beyond it, the oldest is forgotten."""
-    held_records: int = 10_000
-    """Records of an emitter that wait behind a gap, or log lines for their call; beyond it, the wait is given up."""
-    emitters: int = 256
-    """Emitters of a stream; the records of a further one are refused."""
-    span_events: int = 1024
-    span_links: int = 128
-    span_attributes: int = 128
-    """Attributes that an application may put on a span; what the stitcher itself says comes on top."""
-    attribute_length: int = 65_536
-    """Characters of a string in an attribute."""
-    span_bytes: int = 1024 * 1024
-    """Encoded; about, for what OTLP adds to text is only estimated."""
-
-
-class RecordLimits(Struct, frozen=True):
-    """What one record may hold; one that holds more breaks the contract."""
-
-    body_bytes: int = 1024 * 1024
-    body_depth: int = 64
-    resource_bytes: int = 64 * 1024
 
 
 def forget_oldest(known: dict[str, Any], most: int) -> int:

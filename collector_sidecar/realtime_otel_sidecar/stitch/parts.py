@@ -12,7 +12,8 @@ from .part import Part
 from .playback import Playback
 from .record import Record
 from .response import Response
-from .speech import Speech, Waits
+from .rules import Waits
+from .speech import Speech
 from .tool import Tool
 
 P = TypeVar("P", Speech, Response, Tool, Playback)

@@ -23,9 +23,11 @@ from realtime_otel.contract import Direction
 from . import playback, response, speech, stream, tool
 from .bodies import ItemBody, word
 from .events import UNKNOWN, Does, Fate, Row, read_body, read_what_fits, row_of
+from .known import Connection
 from .record import Record
+from .rules import Rules
 from .spans import CloseReason
-from .state import Connection, Rules, State
+from .state import State
 
 QUIET = frozenset({Does.COUNT, Does.SOUND, Does.MENTION_RESPONSE, Does.KEEP, Does.ANNOTATE, Does.ASK})
 """Verbs that neither end a part nor name a call: what is due stays as it was."""

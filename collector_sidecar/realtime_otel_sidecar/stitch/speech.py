@@ -17,17 +17,11 @@ from .bodies import Item, SpeechBody, TranscriptBody, TranscriptUsage, word
 from .content import Message, messages
 from .part import Part, seconds
 from .record import Record
+from .rules import Waits
 from .spans import Attributes, CloseReason
 
 if TYPE_CHECKING:
     from .state import State
-
-
-class Waits(Struct, frozen=True, kw_only=True):
-    """How long to wait, in nanoseconds of record time, until a span's facts are in."""
-
-    settle: int
-    transcript: int
 
 
 class Transcript(Struct, frozen=True):

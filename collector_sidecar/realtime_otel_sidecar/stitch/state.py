@@ -18,14 +18,16 @@ from . import build
 from .bodies import Usage
 from .config import Config
 from .content import Message
-from .limits import Limits, add_attributes, forget_oldest, has_room
+from .known import Asked, Close, Connection, Create, Known
+from .limits import add_attributes, forget_oldest, has_room
 from .part import Part
 from .parts import NEVER, Parts
 from .playback import Playback
 from .record import Record
 from .response import Cause, Response
+from .rules import Limits, Rules
 from .spans import Attributes, CloseReason, Link, Resource, Span, SpanEvent
-from .speech import Cut, Origin, Speech, Transcript, Unanswered, Waits
+from .speech import Cut, Origin, Speech, Transcript, Unanswered
 from .tool import Approval, Tool, leave_unfinished
 from .usage import add_usage
 
@@ -36,67 +38,6 @@ BEFORE_AUDIO = "before_audio"
 
 MOST_INPUTS = 64
 """Messages that are kept for the next response: a session that only transcribes never has one."""
-
-
-class Rules(Struct, frozen=True, kw_only=True):
-    """The core's settings; times in nanoseconds."""
-
-    waits: Waits = Waits(settle=2_000_000_000, transcript=10_000_000_000)
-    gap_wait: int = 60_000_000_000
-    resume_wait: int = 60_000_000_000
-    """After the last connection of a stream with a chosen id has closed, another may go on with its session so long."""
-    tool_logs: bool = False
-    """Whether the span event of a tool's log line carries its message."""
-    content: bool = True
-    """Whether content that agents send stands on spans."""
-    limits: Limits = Limits()
-
-
-class Known(Struct):
-    """An item of the conversation, as far as later events need it."""
-
-    turn: int
-    is_speech: bool = False
-    response: str = ""
-    """The response that made it."""
-    ordinal: int = 1
-    output_of: bytes = b""
-    """Span id of the tool whose output it is."""
-    text: str = ""
-    """Of a speech, its transcript. Content."""
-
-
-class Create(Struct, frozen=True):
-    """A response.create of the client that no response.created has answered."""
-
-    event_id: str
-    time: int
-    out_of_band: bool
-
-
-class Asked(Struct, frozen=True):
-    """A client event that an error may name, and the part that it is about."""
-
-    type: str
-    kind: Kind | None = None
-    id: str = ""
-
-
-class Connection(Struct):
-    """One emitter of a stream with a chosen id."""
-
-    last: int
-    """Time of its newest record."""
-    closed: bool = False
-
-
-class Close(Struct, frozen=True):
-    """How a connection ended."""
-
-    time: int
-    reason: CloseReason
-    error: str = ""
-    code: int | None = None
 
 
 class State(Struct, kw_only=True):

@@ -17,9 +17,9 @@ from realtime_otel import contract
 from .order import Order
 from .parts import Parts
 from .record import Record
+from .rules import Rules
 from .session import Session
 from .spans import CloseReason, Span
-from .state import Rules
 from .tombstones import Past, Tombstone, Tombstones
 
 RULES_VERSION = "2"

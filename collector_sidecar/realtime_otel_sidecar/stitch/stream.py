@@ -24,10 +24,11 @@ from .bodies import (
     word,
 )
 from .events import Does, row_of
+from .known import Asked, Close, Create, Known
 from .part import Part
 from .record import Record
 from .spans import Attributes, CloseReason, Link
-from .state import Asked, Close, Create, Known, State
+from .state import State
 
 MOST_ASKED: Final = 256
 """Client events that are remembered: an error follows its cause closely."""

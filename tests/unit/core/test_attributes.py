@@ -19,10 +19,10 @@ from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch import session as core
 from realtime_otel_sidecar.stitch.attributes import ATTRIBUTES
 from realtime_otel_sidecar.stitch.events import Does
-from realtime_otel_sidecar.stitch.limits import Limits
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Limits, Rules
 from realtime_otel_sidecar.stitch.spans import Attributes, CloseReason, Span, Value
-from realtime_otel_sidecar.stitch.state import Rules, State
+from realtime_otel_sidecar.stitch.state import State
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from tests.conversations import (
     RECORDINGS,

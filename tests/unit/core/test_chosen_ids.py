@@ -12,9 +12,9 @@ from realtime_otel.contract import Fact, Kind
 from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.session import Session
 from realtime_otel_sidecar.stitch.spans import Span
-from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Rejection, Stitcher
 from tests.conversations import (
     SECOND,

@@ -10,8 +10,9 @@ from realtime_otel.contract import Kind
 from realtime_otel_sidecar.otlp.encode import encode_spans, to_otlp_json
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.spans import Span
-from realtime_otel_sidecar.stitch.state import MOST_INPUTS, Rules
+from realtime_otel_sidecar.stitch.state import MOST_INPUTS
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from tests.conversations import (
     STREAM_ID,

@@ -11,19 +11,12 @@ from msgspec import structs
 from realtime_otel.contract import Fact, Kind
 from realtime_otel_sidecar.otlp.encode import encode_span
 from realtime_otel_sidecar.stitch import attributes as key
-from realtime_otel_sidecar.stitch.limits import (
-    LONGEST_KEY,
-    MOST_MEMBERS,
-    Limits,
-    add_attributes,
-    forget_oldest,
-    limited,
-)
+from realtime_otel_sidecar.stitch.limits import LONGEST_KEY, MOST_MEMBERS, add_attributes, forget_oldest, limited
 from realtime_otel_sidecar.stitch.order import MOST_RANGES, Order
 from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.response import MOST_UNFINISHED, Sound
+from realtime_otel_sidecar.stitch.rules import Limits, Rules
 from realtime_otel_sidecar.stitch.spans import Attributes, Link, Resource, Span, SpanEvent
-from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Rejection, Stitcher
 from tests.conversations import (
     STREAM_ID,

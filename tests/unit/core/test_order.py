@@ -13,8 +13,8 @@ from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.order import MOST, Order
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.spans import Span
-from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Rejection, Stitcher
 from tests.conversations import (
     RESOURCE,

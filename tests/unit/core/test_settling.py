@@ -4,8 +4,7 @@ import pytest
 
 from realtime_otel.contract import Fact, Kind
 from realtime_otel_sidecar.stitch import attributes as key
-from realtime_otel_sidecar.stitch.speech import Waits
-from realtime_otel_sidecar.stitch.state import Rules
+from realtime_otel_sidecar.stitch.rules import Rules, Waits
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from tests.conversations import (
     SECOND,

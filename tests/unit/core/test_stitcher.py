@@ -13,9 +13,9 @@ from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch import build
 from realtime_otel_sidecar.stitch.order import Order
 from realtime_otel_sidecar.stitch.part import Part
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.session import Session
 from realtime_otel_sidecar.stitch.spans import Attributes
-from realtime_otel_sidecar.stitch.state import Rules
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Rejection, Stitcher, key_of
 from tests.conversations import (
     SECOND,

@@ -5,7 +5,7 @@ import pytest
 from realtime_otel.contract import Fact, Kind
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.record import LogLine
-from realtime_otel_sidecar.stitch.state import Rules
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.stitch.tool import Tool
 from tests.conversations import (

@@ -13,8 +13,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from realtime_otel import contract
 from realtime_otel_sidecar.otlp import decode
 from realtime_otel_sidecar.otlp.decode import LARGEST_TIME, Broken, decode_request
-from realtime_otel_sidecar.stitch.limits import RecordLimits
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import RecordLimits
 from tests.conversations import STARTED, Logged, server
 from tests.sidecar import conversation, one_by_one, record
 

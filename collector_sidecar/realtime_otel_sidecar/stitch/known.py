@@ -1,0 +1,56 @@
+"""What a conversation remembers beside its parts: items, client events, connections."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from realtime_otel.contract import Kind
+
+from .spans import CloseReason
+
+
+class Known(Struct):
+    """An item of the conversation, as far as later events need it."""
+
+    turn: int
+    is_speech: bool = False
+    response: str = ""
+    """The response that made it."""
+    ordinal: int = 1
+    output_of: bytes = b""
+    """Span id of the tool whose output it is."""
+    text: str = ""
+    """Of a speech, its transcript. Content."""
+
+
+class Create(Struct, frozen=True):
+    """A response.create of the client that no response.created has answered."""
+
+    event_id: str
+    time: int
+    out_of_band: bool
+
+
+class Asked(Struct, frozen=True):
+    """A client event that an error may name, and the part that it is about."""
+
+    type: str
+    kind: Kind | None = None
+    id: str = ""
+
+
+class Connection(Struct):
+    """One emitter of a stream with a chosen id."""
+
+    last: int
+    """Time of its newest record."""
+    closed: bool = False
+
+
+class Close(Struct, frozen=True):
+    """How a connection ended."""
+
+    time: int
+    reason: CloseReason
+    error: str = ""
+    code: int | None = None
