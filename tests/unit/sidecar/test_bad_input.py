@@ -173,8 +173,7 @@ def test_what_is_only_strange_is_taken_and_touches_no_other_stream(name: str, cl
 
     assert not answer.HasField("partial_success")
     found = kept(tmp_path)
-    too_old = [("stream_too_old", "stream")] if name in ("a start in 1970", "an event of 2262") else []
-    assert found.dead_letters == too_old
+    assert found.dead_letters == []
     assert of_the_good(found.spans) == EXPECTED
 
 
