@@ -10,6 +10,8 @@ from google.protobuf.message import DecodeError
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 """Wire types that OTLP has; groups are not among them."""
+SMALLEST_RECORD = 2
+"""Bytes of an empty record, its tag and its length."""
 HOLDERS = (1, 2, 2)
 """Field numbers on the way to a record: ``resource_logs``, ``scope_logs``, ``log_records``."""
 
