@@ -24,6 +24,7 @@ check: $(VENV)/dev lint
 # Every crash, outage and overload of docs/reliability.md, on the real Collector: about half an hour.
 faults: $(VENV)/dev
 	$(RUN) -m tests.stack.build
+	$(RUN) -m tests.faults.emitter_outage --hurried
 	$(RUN) -m tests.faults.suite
 
 # A steady load for twenty minutes: what grows in the sidecar?

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import linecache
 import logging
@@ -262,7 +263,8 @@ def test_an_error_at_any_line_of_the_emitter_reaches_no_host_and_is_logged_once(
         injection = Injection(at)
         sys.settrace(injection)
         try:
-            use_everything(handler)
+            # In a context of its own: where leaving a tool fails, its span stays current.
+            contextvars.copy_context().run(use_everything, handler)
         finally:
             sys.settrace(tracing)
         if not injection.where:
