@@ -63,9 +63,24 @@ class Rig:
             return connection.execute(query).fetchall()
 
     def crash(self, to: Path) -> Path:
-        """A copy of the folder as it is now: what a kill would leave."""
-        shutil.copytree(self.folder, to, ignore=shutil.ignore_patterns("*-shm", "lock"))
-        return to
+        """A copy of the folder as it is now: what a kill would leave.
+
+        Of one moment, as a kill is: a copy into which the engine has written (it empties its log when it is idle, too)
+        is made again.
+        """
+        while True:
+            before = self._written()
+            shutil.copytree(self.folder, to, ignore=shutil.ignore_patterns("*-shm", "lock"))
+            if self._written() == before:
+                return to
+            shutil.rmtree(to)
+
+    def _written(self) -> list[tuple[str, int, int]]:
+        """What tells whether a file of the database was written to."""
+        found = (
+            (path.name, path.stat()) for path in sorted(self.folder.glob(f"{folder.NAME}*")) if path.suffix != ".db-shm"
+        )
+        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 
     def stop(self) -> None:
         self.engine.stop()
