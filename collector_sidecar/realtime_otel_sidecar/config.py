@@ -125,6 +125,9 @@ class Settings:
     dead_letter_age: float = setting(14 * 86400.0, "seconds for which dead letters are kept")
     dead_letters_mib: int = setting(256, "dead letters that are kept, in MiB; beyond it, the oldest go")
     tool_logs: bool = setting(False, "put the messages of a tool's logs on its span (they are content)")
+    metrics_interval: float = setting(15.0, "seconds between two exports of the metrics; 0 for none")
+    prices_file: str = setting("", "YAML file with what tokens cost; without it, no cost is counted")
+    tenant_attributes: str = setting("", "attributes of agents' resources to have on metrics too, with commas between")
     content: bool = setting(True, "put what people and models say on spans, where an agent sends it")
     max_message_mib: int = setting(64, "largest request that is taken, in MiB, after decompression")
     max_open_spans: int = setting(256, "spans of a stream that may be open; beyond it, the one due first leaves early")
@@ -177,6 +180,8 @@ class Settings:
         for part, whole in PARTS:
             if getattr(self, part) > getattr(self, whole):
                 raise SettingsError(f"{part} ({getattr(self, part)}) is more than {whole} ({getattr(self, whole)})")
+        if not 0 <= self.metrics_interval <= LONGEST_SECONDS:
+            raise SettingsError(f"metrics_interval is {self.metrics_interval}; it must be 0 or more seconds")
         if not self.data_dir.strip():
             raise SettingsError("data_dir is empty; it must be a folder")
         if not _is_address(self.listen):
@@ -188,6 +193,10 @@ class Settings:
     @property
     def path(self) -> Path:
         return Path(self.data_dir)
+
+    @property
+    def tenant_keys(self) -> tuple[str, ...]:
+        return tuple(key.strip() for key in self.tenant_attributes.split(",") if key.strip())
 
     @property
     def rules(self) -> Rules:

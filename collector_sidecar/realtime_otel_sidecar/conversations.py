@@ -13,7 +13,7 @@ from .shares import RECORD_BYTES, Excess, Limits, Shares
 from .silence import Silence
 from .stitch.order import Order
 from .stitch.record import Record
-from .stitch.spans import Span
+from .stitch.spans import Resource, Span
 from .stitch.stitcher import Outcome, Rejection, Stitcher, key_of
 from .stitch.tombstones import Tombstone
 from .store.rows import Checkpoint, span_ids
@@ -29,11 +29,18 @@ TOMBSTONE_BYTES = 512
 class Taken:
     """What became of one journal row."""
 
-    spans: list[Span] = field(default_factory=list)
-    """What is to go out: sampled, and not put out before."""
+    settled: list[Span] = field(default_factory=list)
+    """Spans that have not settled before."""
     outputs: dict[str, bytes] = field(default_factory=dict)
     """Their ids, by stream."""
     rejected: list[tuple[Record, Rejection]] = field(default_factory=list)
+    begun: list[Resource] = field(default_factory=list)
+    """The resource of each session that has begun."""
+
+    @property
+    def spans(self) -> list[Span]:
+        """What is to go out."""
+        return [span for span in self.settled if span.sampled]
 
 
 class Conversations:
@@ -59,6 +66,12 @@ class Conversations:
         """The keys of the open streams."""
         return self._stitcher.streams.keys()
 
+    @property
+    def resources(self) -> Iterator[Resource]:
+        """The resource of each session that is open and has records of its own."""
+        sessions = (stream.session for stream in self._stitcher.streams.values())
+        return (session.resource for session in sessions if session.records)
+
     # --- What comes in -------------------------------------------------------------------------------------------
 
     def feed(self, records: Iterable[Record], position: int) -> Taken:
@@ -73,7 +86,7 @@ class Conversations:
                 outcome = self._stitcher.feed(record)
             except Exception as error:  # our defect: if it ended the process, the same record would come again
                 outcome = Outcome(rejected=[(record, Rejection.INTERNAL_ERROR)], errors=[repr(error)])
-            if outcome.spans or outcome.rejected or outcome.errors:
+            if outcome.spans or outcome.rejected or outcome.errors or outcome.begun:
                 self._add(key, outcome, taken)
         for key, size in heard.items():
             self._note(key, position, size)
@@ -106,13 +119,14 @@ class Conversations:
 
     def _add(self, key: str, outcome: Outcome, taken: Taken) -> None:
         taken.rejected += outcome.rejected
+        taken.begun += outcome.begun
         for error in outcome.errors:
             logger.error("internal error, it costs one stream: %s", error)
         if not outcome.spans:
             return
         listed = self._listed.get(key, ())
-        fresh = [span for span in outcome.spans if span.sampled and span.span_id not in listed]
-        taken.spans += fresh
+        fresh = [span for span in outcome.spans if span.span_id not in listed]
+        taken.settled += fresh
         if ids := b"".join(span.span_id for span in fresh):
             taken.outputs[key] = taken.outputs.get(key, b"") + ids
             self._put_out.setdefault(key, bytearray()).extend(ids)

@@ -7,6 +7,7 @@ stitcher or writes to the database happens there, so neither needs a lock.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import sqlite3
 import time
@@ -21,6 +22,7 @@ from .bounds import Bounds, Counters
 from .config import Settings
 from .conversations import Conversations, Taken
 from .journal import Journal
+from .metering import Metering, Told
 from .otlp.decode import Broken
 from .otlp.encode import encode_spans
 from .recovery import Recovery
@@ -68,12 +70,29 @@ class Pending:
 
 
 class Engine:
-    """See the module. ``on_outbox`` is called after each commit that has put spans into the outbox."""
+    """See the module.
 
-    def __init__(self, settings: Settings, database: Database, on_outbox: Callable[[], None]) -> None:
+    ``on_outbox`` is called after each commit that has put spans into the outbox, ``on_metrics`` now and then with the
+    metrics of what is on disk.
+
+    Raises:
+        SettingsError: the price table cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        on_outbox: Callable[[], None],
+        on_metrics: Callable[[Told], None] = lambda _told: None,
+    ) -> None:
         self._settings = settings
         self._database = database
         self._on_outbox = on_outbox
+        self._on_metrics = on_metrics
+        self._told = -math.inf
+        self._identity = ""
+        """The data directory's, known after recovery."""
         self._waiting: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._forget_all()
         self._acknowledged: deque[tuple[int, list[DeadLetter]]] = deque()
@@ -91,6 +110,7 @@ class Engine:
         """Begin with nothing in memory."""
         self._conversations = Conversations(self._settings)
         self._journal = Journal(self._conversations, self._settings.journal_age)
+        self._metering = Metering(self._settings)
         self._bounds = Bounds(self._settings, self._database, self._conversations, self._journal)
         self._heard = 0.0
         """What the store knows of the clock that counts silence."""
@@ -132,6 +152,10 @@ class Engine:
     def counters(self) -> Counters:
         return self._bounds.counters
 
+    def metrics(self) -> Told:
+        """All metrics as they are now; for the engine's thread, and for anyone once `run` has returned."""
+        return self._metering.tell(time.time_ns(), self._identity, self._conversations.resources)
+
     # --- Recovery ------------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
@@ -156,13 +180,15 @@ class Engine:
         logger.info("took up %d open streams and %d journal rows in %.2f s", count, rows, time.monotonic() - began)
 
     def _recover(self) -> None:
-        recovery = Recovery(self._database, self._conversations, self._journal, self._settings.record_limits)
+        limits = self._settings.record_limits
+        recovery = Recovery(self._database, self._conversations, self._journal, self._metering, limits)
         recovery.run()
+        self._identity = self._database.identity
         self._bounds.measure()
         batch = Batch(dead_letters=recovery.dead_letters)
         _put_out(recovery.spans, time.time_ns(), batch)
         if batch:  # other rules or settings than those of the journal, or damage: with checkpoints, this happens once
-            self._journal.checkpoint(batch, time.time_ns())
+            self._checkpoint(batch)
             self._commit(batch)
         self._heard = self._conversations.silence.now
 
@@ -266,6 +292,7 @@ class Engine:
             rules=RULES_VERSION,
             data=data,
             outputs=pack_outputs(taken.outputs),
+            measured=self._metering.take(taken, now),
         )
         self._journal.note(row)
         self._bounds.count(taken, makes_room=kind == "evict")
@@ -279,6 +306,7 @@ class Engine:
         """Commit the batch, with a slice of what is to be done from time to time, and answer the group."""
         now = time.time_ns()
         self._journal.checkpoint_some(batch, now)
+        self._save_sums(batch)
         self._let_go(batch)
         try:
             self._bounds.look(batch, now)
@@ -291,6 +319,27 @@ class Engine:
             return
         for pending in group:
             pending.done.set_result(None)
+        self._tell()
+
+    def _checkpoint(self, batch: Batch) -> None:
+        """Write every stream into the batch, and the sums."""
+        self._journal.checkpoint(batch, time.time_ns())
+        self._save_sums(batch)
+
+    def _save_sums(self, batch: Batch) -> None:
+        """Rows that the batch cuts off the journal must be in the stored sums."""
+        if batch.cut:
+            self._metering.save(batch, self._journal.position)
+
+    def _tell(self) -> None:
+        """Hand the metrics out, once in a while; they never say more than what is on disk."""
+        interval = self._settings.metrics_interval
+        if interval and time.monotonic() - self._told >= interval:
+            self._told = time.monotonic()
+            try:
+                self._on_metrics(self.metrics())
+            except Exception:  # a defect of ours, or the disk: conversations go on
+                logger.exception("the metrics cannot be told, trying again in %.0f s", interval)
 
     def _let_go(self, batch: Batch) -> None:
         """What the collector is done with leaves the outbox; what it refused is kept among the dead letters."""
@@ -343,7 +392,7 @@ class Engine:
         if self._save_again():
             self._conversations.silence.listen()
             batch = Batch(heard=self._conversations.silence.now)
-            self._journal.checkpoint(batch, time.time_ns())
+            self._checkpoint(batch)
             self._try_commit(batch)
 
     def settle_outbox(self) -> None:

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from .conversations import Conversations, Taken
 from .journal import Journal
+from .metering import Metering
 from .otlp.decode import decode_request
 from .stitch.record import Record
 from .stitch.rules import RecordLimits
@@ -33,9 +34,15 @@ class Recovery:
     """One start. ``spans`` and ``dead_letters`` are what it has come upon, to be committed with all checkpoints."""
 
     def __init__(
-        self, database: Database, conversations: Conversations, journal: Journal, limits: RecordLimits
+        self,
+        database: Database,
+        conversations: Conversations,
+        journal: Journal,
+        metering: Metering,
+        limits: RecordLimits,
     ) -> None:
         self._database = database
+        self._metering = metering
         self._limits = limits
         self._conversations = conversations
         self._journal = journal
@@ -51,6 +58,7 @@ class Recovery:
         Raises:
             sqlite3.Error: it cannot be read.
         """
+        self._metering.restore(self._database)
         for checkpoint in self._database.checkpoints():
             self._restore(checkpoint)
         for outputs in self._database.outputs():
@@ -84,12 +92,16 @@ class Recovery:
     def _retake(self, row: JournalRow) -> None:
         """Take in a journal row again."""
         self._journal.note(row)
+        self._metering.retake(row)
         if row.rules != RULES_VERSION:
             self._rules[row.rules] += 1
         self._conversations.silence.now = row.heard
         self._conversations.horizon = row.horizon
         try:
-            self.spans += self._feed(row).spans
+            taken = self._feed(row)
+            # Of what is found only now; everything else is what the row holds.
+            self._metering.take(Taken(settled=taken.settled), row.taken)
+            self.spans += taken.spans
         except (DecodeError, UnicodeDecodeError, msgspec.DecodeError) as error:
             logger.error("journal row %d cannot be read, and is kept among the dead letters: %s", row.position, error)
             self.dead_letters.append(DeadLetter(row.taken, f"a journal row cannot be read: {error}", "", row.data))

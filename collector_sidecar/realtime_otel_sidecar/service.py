@@ -15,6 +15,8 @@ from typing import Self
 from . import credentials
 from .config import Settings
 from .engine import Engine
+from .metering import Told
+from .otlp.metrics_sender import MetricsSender
 from .otlp.receiver import Receiver
 from .otlp.sender import Sender
 from .store.database import Database
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
 """For requests that wait for their commit when the sidecar is asked to stop."""
+METRICS_SECONDS = 1.0
+"""In which a stopping sidecar tries to send its metrics for the last time, when its spans are sent."""
 WATCH_SECONDS = 0.1
 
 
@@ -39,7 +43,12 @@ class Sidecar:
         self._settings = settings
         listen, endpoint = credentials.of_listen(settings), credentials.of_endpoint(settings)
         self._database = Database(settings.path)
-        self._engine = Engine(settings, self._database, on_outbox=self._on_outbox)
+        try:
+            self._engine = Engine(settings, self._database, self._on_outbox, self._on_metrics)
+        except BaseException:
+            self._database.close()
+            raise
+        self._metrics_sender = MetricsSender(settings.endpoint, endpoint, settings.endpoint_authority)
         self._sender = Sender(
             self._database.path,
             settings.endpoint,
@@ -53,6 +62,7 @@ class Sidecar:
             self._receiver = Receiver(settings, self._engine.submit, listen)
         except BaseException:
             self._sender.stop(0)
+            self._metrics_sender.stop(0)
             self._database.close()
             raise
         self._engine_thread = threading.Thread(target=self._engine.run, name="engine")
@@ -62,6 +72,7 @@ class Sidecar:
     def start(self) -> None:
         self._engine_thread.start()
         self._sender.start()
+        self._metrics_sender.start()
         self._receiver.start()
         self._receiver.serving(True)
         for warning in credentials.warnings(self._settings):
@@ -88,7 +99,10 @@ class Sidecar:
         self._engine.stop()
         if self._engine_thread.is_alive():
             self._engine_thread.join()
+        if self._settings.metrics_interval:
+            self._metrics_sender.offer(self._engine.metrics().requests())
         self._sender.stop(self._settings.drain_timeout)
+        self._metrics_sender.stop(METRICS_SECONDS)
         self._engine.settle_outbox()
         left = self._database.sizes.outbox_rows
         self._database.close()
@@ -97,6 +111,9 @@ class Sidecar:
 
     def _on_outbox(self) -> None:
         self._sender.wake()
+
+    def _on_metrics(self, told: Told) -> None:
+        self._metrics_sender.offer(told.requests())
 
     def __enter__(self) -> Self:
         self.start()

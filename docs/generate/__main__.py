@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from . import attributes, protocol, states
+from . import attributes, metrics, protocol, states
 
 FOLDER: Final = Path(__file__).parents[1]
 
@@ -14,6 +14,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "protocol.md": protocol.page,
     "states.md": states.page,
     "attributes.md": attributes.page,
+    "metrics.md": metrics.page,
 }
 
 

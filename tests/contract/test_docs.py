@@ -10,6 +10,8 @@ import pytest
 
 from docs.generate.__main__ import FOLDER, PAGES
 from realtime_otel import contract
+from realtime_otel_sidecar.metrics.instruments import INSTRUMENTS, LABELS
+from realtime_otel_sidecar.otlp import encode_metrics, resources
 from realtime_otel_sidecar.stitch import build
 from realtime_otel_sidecar.stitch.attributes import ATTRIBUTES
 from realtime_otel_sidecar.stitch.events import TABLE
@@ -21,6 +23,10 @@ FIELDS: Final = {
     "response.conversation_id", "response.output",
 }  # fmt: skip
 """Fields of events that the pages name."""
+METRICS: Final = {
+    *(instrument.name for instrument in INSTRUMENTS), *LABELS, *resources.SERVICE, encode_metrics.STITCHER_ID,
+    "input.audio", "cached_input.text", "output.audio",
+}  # fmt: skip
 KEYS: Final = {value for name, value in vars(contract).items() if name.isupper() and isinstance(value, str)}
 
 
@@ -33,7 +39,7 @@ def test_the_page_is_what_the_code_says(name: str) -> None:
 def test_what_the_page_names_is_there(name: str) -> None:
     """No event and no attribute that was renamed is left in what was written by hand."""
     dotted = re.findall(r"`([a-z_]+(?:\.[a-z_{}]+)+)`", PAGES[name]())
-    known = {*TABLE, *ATTRIBUTES, *KEYS, *FIELDS, build.STARTED, build.ENDED}
+    known = {*TABLE, *ATTRIBUTES, *METRICS, *KEYS, *FIELDS, build.STARTED, build.ENDED}
 
     assert dotted
     assert sorted(set(dotted) - known) == []

@@ -19,7 +19,7 @@ from .parts import Parts
 from .record import Record
 from .rules import Rules
 from .session import Session
-from .spans import CloseReason, Span
+from .spans import CloseReason, Resource, Span
 from .tombstones import Past, Tombstone, Tombstones
 
 RULES_VERSION = "2"
@@ -46,6 +46,8 @@ class Outcome(Struct):
 
     spans: list[Span] = field(default_factory=list)
     rejected: list[tuple[Record, Rejection]] = field(default_factory=list)
+    begun: list[Resource] = field(default_factory=list)
+    """The resource of each session that has had its first record."""
     duplicates: int = 0
     errors: list[str] = field(default_factory=list)
     """Descriptions of the core's own failures, for the log."""
@@ -155,7 +157,10 @@ class Stitcher:
                 if stream.session.is_over_before(taken):
                     self._succeed(key, stream, taken, outcome)
                 stream.count_losses()
+                is_new = not stream.session.records
                 stream.session.take(taken, self.rules)
+                if is_new and stream.session.records:
+                    outcome.begun.append(stream.session.resource)
                 if stream.session.reason is not None:
                     self._bury(key, stream, outcome)
                     return

@@ -96,7 +96,7 @@ class Database:
             gone = self._delete(batch)
             # A row that the checkpoints of its own batch contain is not needed any more.
             rows = (row for row in batch.journal if row.position >= batch.cut)
-            write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_journal_values, rows))
+            write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_journal_values, rows))
             write.executemany(
                 "INSERT INTO outbox (taken, spans, data) VALUES (?, ?, ?)",
                 ((row.taken, row.spans, row.data) for row in batch.outbox),
@@ -109,6 +109,9 @@ class Database:
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
                 map(_checkpoint_values, batch.checkpoints),
             )
+            if batch.summed:
+                write.executemany("INSERT OR REPLACE INTO sums VALUES (?, ?)", batch.sums.items())
+                write.execute("UPDATE directory SET summed = ?", (batch.summed,))
             if batch.heard is not None:
                 write.execute("UPDATE directory SET heard = ?", (batch.heard,))
         self.sizes = self.sizes - gone + _added(batch)
@@ -198,6 +201,10 @@ class Database:
         """`JournalRow.outputs` of each row."""
         for (outputs,) in self._connection.execute("SELECT outputs FROM journal"):
             yield outputs
+
+    def sums(self) -> tuple[list[tuple[bytes, bytes]], int]:
+        """Every series with its key, and the position of the last journal row that they contain."""
+        return self._all("SELECT series, state FROM sums"), int(self._one("SELECT summed FROM directory")[0])
 
     def heard(self) -> float:
         """The newest time on the clock that counts silence."""
@@ -307,7 +314,7 @@ def _added(batch: Batch) -> Sizes:
 
 
 def _journal_values(row: JournalRow) -> tuple[Any, ...]:
-    return row.position, row.taken, row.heard, row.horizon, row.kind, row.rules, row.data, row.outputs
+    return row.position, row.taken, row.heard, row.horizon, row.kind, row.rules, row.data, row.outputs, row.measured
 
 
 def _checkpoint_values(row: Checkpoint) -> tuple[Any, ...]:

@@ -25,6 +25,8 @@ class JournalRow:
     data: bytes
     outputs: bytes = b""
     """See `pack_outputs`."""
+    measured: bytes = b""
+    """What the metrics have got of it (`metrics.measure.pack`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,15 @@ class Batch:
     """Journal rows below this position are contained in checkpoints."""
     heard: float | None = None
     """The clock that counts silence, where no journal row says it."""
+    sums: dict[bytes, bytes] = field(default_factory=dict)
+    """Series of the metrics that have changed, by their keys."""
+    summed: int = 0
+    """Position of the last journal row that the sums contain; 0: as before."""
     sweep: Sweep = field(default_factory=Sweep)
 
     def __bool__(self) -> bool:
         written = self.journal or self.outbox or self.dead_letters or self.checkpoints
-        return bool(written or self.sent or self.cut or self.heard is not None or self.sweep)
+        return bool(written or self.sent or self.cut or self.heard is not None or self.summed or self.sweep)
 
 
 @dataclass(frozen=True, slots=True)

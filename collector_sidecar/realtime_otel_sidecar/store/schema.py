@@ -28,8 +28,13 @@ CREATE TABLE journal (
                                 -- 'evict': MessagePack, the keys of streams for which there was no room
     rules    TEXT NOT NULL,     -- version of the rules that it was stitched with
     data     BLOB NOT NULL,
-    outputs  BLOB NOT NULL      -- MessagePack: by stream key, the ids (8 bytes each) of the spans that it put out
+    outputs  BLOB NOT NULL,     -- MessagePack: by stream key, the ids (8 bytes each) of the spans that it settled
+    measured BLOB NOT NULL      -- MessagePack: what the metrics have got of it
 ) STRICT;
+CREATE TABLE sums (
+    series BLOB PRIMARY KEY,    -- MessagePack: what tells a series from others
+    state  BLOB NOT NULL        -- MessagePack: what was added up
+) STRICT, WITHOUT ROWID;
 CREATE TABLE outbox (
     id    INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: the sender's place in the queue
     taken INTEGER NOT NULL,
@@ -42,7 +47,7 @@ CREATE TABLE checkpoints (
     taken    INTEGER NOT NULL,
     heard    REAL NOT NULL,     -- when the stream was heard last
     ended    INTEGER NOT NULL,  -- 1: a tombstone
-    put_out  BLOB NOT NULL,     -- ids (8 bytes each) of the spans that an open stream has put out
+    put_out  BLOB NOT NULL,     -- ids (8 bytes each) of the spans of an open stream that have settled
     state    BLOB NOT NULL      -- empty: only put_out is known
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstones ON checkpoints (taken) WHERE ended = 1;
@@ -57,9 +62,10 @@ CREATE TABLE directory (
     id      TEXT NOT NULL,      -- drawn once
     release TEXT NOT NULL,      -- the newest that has opened it
     heard   REAL NOT NULL,      -- the clock that counts silence; a journal row may know better
-    horizon INTEGER NOT NULL    -- no unknown stream that began by then is opened; -1: none was forgotten
+    horizon INTEGER NOT NULL,   -- no unknown stream that began by then is opened; -1: none was forgotten
+    summed  INTEGER NOT NULL    -- of the last journal row that the sums contain
 ) STRICT;
-INSERT INTO directory VALUES (lower(hex(randomblob(16))), '', 0, -1);
+INSERT INTO directory VALUES (lower(hex(randomblob(16))), '', 0, -1, 0);
 """,
 )
 

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +14,13 @@ from typing import Any, Self
 
 from realtime_otel_sidecar.config import Settings
 from realtime_otel_sidecar.engine import Engine, Pending
+from realtime_otel_sidecar.metrics import measure as metrics
+from realtime_otel_sidecar.metrics.instruments import BY_NUMBER
+from realtime_otel_sidecar.metrics.sums import Key, Series
 from realtime_otel_sidecar.otlp.decode import Broken, decode_request
 from realtime_otel_sidecar.otlp.encode import encode_span
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.spans import Span
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.store import folder
 from realtime_otel_sidecar.store.database import Database, OutboxReader
@@ -170,6 +174,23 @@ def gate_of(rig: Rig) -> Gate:
     return rig.database
 
 
+Totals = dict[tuple[str, metrics.Resource, tuple[str, ...]], tuple[int, float, list[int]]]
+"""Count, sum and buckets of each series, by instrument, resource and labels."""
+
+
+def totals(rig: Rig) -> Totals:
+    """What the metrics say."""
+    return by_name(rig.engine.metrics().series)
+
+
+def by_name(found: Iterable[tuple[Key, Series]]) -> Totals:
+    """Series as their instruments are called."""
+    return {
+        (BY_NUMBER[key.instrument].name, key.resource, key.labels or ()): (series.count, series.total, series.buckets)
+        for key, series in found
+    }
+
+
 def open_streams(rig: Rig) -> set[str]:
     return set(rig.engine._conversations.open)
 
@@ -212,7 +233,15 @@ def stitched(requests: list[bytes], *, ended: bool = False, evicted: str = "") -
         ended: at the end, the clock runs out for all streams.
         evicted: key of a stream for which there is no room at the end.
     """
-    stitcher, found = Stitcher(), dict[tuple[bytes, bytes], set[bytes]]()
+    found = dict[tuple[bytes, bytes], set[bytes]]()
+    for span in core_spans(requests, ended=ended, evicted=evicted):
+        found.setdefault((span.trace_id, span.span_id), set()).add(encode_span(span).SerializeToString())
+    return found
+
+
+def core_spans(requests: list[bytes], *, ended: bool = False, evicted: str = "") -> list[Span]:
+    """The spans of `stitched`, in the order in which they settle."""
+    stitcher = Stitcher()
     spans = []
     for request in requests:
         for record in decode_request(request):
@@ -220,10 +249,7 @@ def stitched(requests: list[bytes], *, ended: bool = False, evicted: str = "") -
             spans += stitcher.feed(record).spans
     for key in list(stitcher.streams) if ended else []:
         spans += stitcher.tick(key).spans
-    spans += stitcher.evict(evicted).spans
-    for span in spans:
-        found.setdefault((span.trace_id, span.span_id), set()).add(encode_span(span).SerializeToString())
-    return found
+    return spans + stitcher.evict(evicted).spans
 
 
 @contextmanager

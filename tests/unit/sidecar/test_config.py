@@ -45,6 +45,9 @@ OTHER_VALUES: dict[str, Any] = {
     "dead_letter_age": 3600.0,
     "dead_letters_mib": 16,
     "tool_logs": True,
+    "metrics_interval": 1.0,
+    "prices_file": "prices.yaml",
+    "tenant_attributes": "tenant, region",
     "content": False,
     "max_message_mib": 16,
     "max_open_spans": 16,
@@ -276,7 +279,11 @@ def test_each_setting_is_read_somewhere_beside_its_own_validation() -> None:
         if source == SOURCES / "config.py":
             (its_class,) = (node for node in tree.body if getattr(node, "name", "") == "Settings")
             assert isinstance(its_class, ast.ClassDef)
-            parts = [node for node in its_class.body if getattr(node, "name", "") in ("path", "rules", "record_limits")]
+            parts = [
+                node
+                for node in its_class.body
+                if getattr(node, "name", "") in ("path", "rules", "record_limits", "tenant_keys")
+            ]
             holders = ["self"]
         attributes = (node for part in parts for node in ast.walk(part) if isinstance(node, ast.Attribute))
         read |= {node.attr for node in attributes if ast.unparse(node.value) in holders}

@@ -20,18 +20,20 @@ from realtime_otel.contract import Kind
 from realtime_otel_sidecar import bounds, journal
 from realtime_otel_sidecar import engine as engine_module
 from realtime_otel_sidecar.engine import Unavailable
+from realtime_otel_sidecar.metrics.instruments import SESSIONS_STARTED
 from realtime_otel_sidecar.otlp import sender as sender_module
 from realtime_otel_sidecar.otlp.sender import Sender
 from realtime_otel_sidecar.store import database as database_module
 from realtime_otel_sidecar.store.folder import StoreError
 from tests.sidecar import Backend, Contents, SpanKey, conversation, interleaved
-from tests.unit.sidecar.rig import Faults, Rig, faults, stitched
+from tests.unit.sidecar.rig import Faults, Rig, Totals, faults, stitched, totals
 from tests.unit.sidecar.test_engine import broken_request
 
 REQUESTS = interleaved([conversation("a", turns=2), conversation("b", turns=1)], size=11)
 NOISE = [conversation(name, turns=1, service="noisy").request(0, 6) for name in ("noisy-1", "noisy-2")]
 """Two streams of a service of which only one may be open."""
 REQUESTS[2:2], REQUESTS[5:5] = NOISE[:1], NOISE[1:]
+STARTED = SESSIONS_STARTED.name
 SHARES = 4
 """The statements are shared out among so many tests, which each take their time."""
 
@@ -89,10 +91,10 @@ def deliver(rig: Rig, requests: list[bytes]) -> None:
             time.sleep(0.002)
 
 
-def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents]:
+def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents, Totals]:
     """Deliver everything, with a stop in the middle, while the statement of this number fails or is the last one.
 
-    Returns what has arrived.
+    Returns what has arrived, and what the metrics say.
     """
     folders = [folder / "first"]
     parts = [[broken_request(), *REQUESTS[:3]], REQUESTS[3:]]
@@ -112,7 +114,7 @@ def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents]:
                 continue
             if not rig.engine.failed:
                 parts.pop(0)
-        return told, backend.contents
+        return told, backend.contents, totals(rig)
 
 
 def wanted() -> Contents:
@@ -128,17 +130,21 @@ def session(name: str) -> SpanKey:
 @pytest.mark.parametrize("share", range(SHARES))
 def test_whichever_statement_it_is_the_same_spans_arrive(share: int, kill: bool, folder: Path) -> None:
     expected = wanted()
+    _, _, counted = play(folder / "undisturbed", 0, kill=False)
     for number in itertools.count(share + 1, SHARES):
-        told, arrived = play(folder / str(number), number, kill=kill)
+        told, arrived, measured = play(folder / str(number), number, kill=kill)
         assert arrived == expected, f"statement {number}: {told.failed}"
+        assert measured == counted, f"statement {number}: {told.failed}"
         if not told.failed:
             break
         shutil.rmtree(folder / str(number))
 
 
 def test_the_statements_are_all_that_a_store_is_used_with(folder: Path) -> None:
-    told, arrived = play(folder, 0, kill=False)
+    told, arrived, measured = play(folder / "played", 0, kill=False)
     assert arrived == wanted()
+    begun = {resource: count for (name, resource, _), (count, *_) in measured.items() if name == STARTED}
+    assert sum(begun.values()) == len(arrived.keys() & {session(name) for name in ("a", "b", "noisy-1")}) + 1
     assert b"evicted" in b"".join(arrived[session("noisy-1")])
     assert session("noisy-2") not in arrived
     kinds = Counter(

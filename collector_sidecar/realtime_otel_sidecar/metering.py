@@ -1,0 +1,119 @@
+"""What settled spans add to the metrics, exact over restarts, and the requests that say so.
+
+Each journal row holds what its spans were measured to, and the store the sums up to one of the rows. So a start adds up
+the rows behind that one and measures nothing again: neither a resent record nor a restart, another release or another
+price table changes what was counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from .config import Settings, SettingsError
+from .conversations import Taken
+from .metrics.instruments import RECORDS_REJECTED, SESSIONS_OPEN, SESSIONS_STARTED
+from .metrics.measure import Measured, Meter, pack, unpack
+from .metrics.prices import PricesError, PriceTable, read_prices
+from .metrics.sums import Key, Series, Sums
+from .otlp.encode_metrics import Current, encode_metrics
+from .otlp.resources import ResourceReader
+from .stitch.spans import Resource
+from .store.database import Database
+from .store.rows import Batch, JournalRow
+
+logger = logging.getLogger(__name__)
+
+
+class Told(NamedTuple):
+    """All metrics at one time, ready to be encoded by another thread."""
+
+    series: list[tuple[Key, Series]]
+    current: list[Current]
+    time: int
+    stitcher_id: str
+
+    def requests(self) -> Iterator[bytes]:
+        """Encoded ExportMetricsServiceRequests."""
+        ordered = sorted(self.series, key=lambda each: each[0].order)
+        for request in encode_metrics(ordered, time=self.time, stitcher_id=self.stitcher_id, current=self.current):
+            yield request.SerializeToString()
+
+
+class Metering:
+    """See the module. Belongs to the engine's thread.
+
+    Raises:
+        SettingsError: the price table cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._resource = ResourceReader(settings.tenant_keys)
+        self._meter = Meter(self._resource, _prices(settings))
+        self._sums = Sums()
+        self._summed = 0
+
+    def take(self, taken: Taken, time: int) -> bytes:
+        """Add what has become of a journal row, at this time; returns what the row is to hold of it."""
+        count = self._meter.count
+        measured = [count(SESSIONS_STARTED, resource.encoded, time) for resource in taken.begun]
+        measured += [self._meter.measure(span) for span in taken.settled]
+        measured += [
+            count(RECORDS_REJECTED, record.resource.encoded, time, reason.value) for record, reason in taken.rejected
+        ]
+        self._add(measured, time)
+        return pack(measured)
+
+    def save(self, batch: Batch, position: int) -> None:
+        """Let the batch store the sums, which contain the journal as far as this position."""
+        batch.sums, batch.summed = self._sums.changes(), position
+
+    # --- A start -------------------------------------------------------------------------------------------------
+
+    def restore(self, database: Database) -> None:
+        """Take up the stored sums.
+
+        Raises:
+            sqlite3.Error: they cannot be read.
+        """
+        rows, self._summed = database.sums()
+        for row in rows:
+            try:
+                self._sums.restore([row])
+            except msgspec.DecodeError as error:  # a defect of ours, or damage that SQLite does not see
+                logger.error("a series of the metrics cannot be read, and begins anew: %s", error)
+
+    def retake(self, row: JournalRow) -> None:
+        """Add what a stored row holds, unless the stored sums contain it."""
+        if row.position <= self._summed:
+            return
+        try:
+            self._add(unpack(row.measured), row.taken)
+        except msgspec.DecodeError as error:
+            logger.error("what journal row %d adds to the metrics cannot be read: %s", row.position, error)
+
+    # --- What is said --------------------------------------------------------------------------------------------
+
+    def tell(self, time: int, stitcher_id: str, sessions: Iterable[Resource]) -> Told:
+        """All series as they are now; ``sessions``: the resource of each that is open."""
+        found = Counter(self._resource(resource.encoded) for resource in sessions)
+        current = [Current(SESSIONS_OPEN, resource, (), count) for resource, count in found.items()]
+        return Told(self._sums.copies(), current, time, stitcher_id)
+
+    def _add(self, measured: Iterable[Measured], taken: int) -> None:
+        for each in measured:
+            self._sums.add(each, taken)
+
+
+def _prices(settings: Settings) -> PriceTable | None:
+    if not settings.prices_file:
+        return None
+    try:
+        return read_prices(Path(settings.prices_file))
+    except PricesError as error:
+        raise SettingsError(f"prices_file: {error}") from error

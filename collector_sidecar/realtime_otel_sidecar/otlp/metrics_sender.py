@@ -1,0 +1,95 @@
+"""Metrics to the collector: always the newest sums, which stand for all that were before them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from typing import cast
+
+import grpc
+
+from ..credentials import Credentials
+from .connection import Connection, hint
+
+logger = logging.getLogger(__name__)
+
+METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+TIMEOUT_SECONDS = 10.0
+
+
+class MetricsSender:
+    """A thread that sends what it was offered last.
+
+    Nothing is kept or sent again: points are cumulative, so the next ones say what the collector has missed.
+    """
+
+    def __init__(self, endpoint: str, credentials: Credentials, authority: str = "") -> None:
+        self._endpoint = endpoint
+        self._connection = Connection(endpoint, METHOD, credentials, authority)
+        self._offered: Iterable[bytes] | None = None
+        self._changed = threading.Condition()
+        self._ending = False
+        self._failing = (grpc.StatusCode.OK, "")
+        """What the collector answered last, and where to look for that."""
+        self._thread = threading.Thread(target=self._run, name="metrics sender", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def offer(self, requests: Iterable[bytes]) -> None:
+        """Send these encoded ExportMetricsServiceRequests, in the place of those that were not sent yet.
+
+        They are asked for by the sender's own thread.
+        """
+        with self._changed:
+            self._offered = requests
+            self._changed.notify()
+
+    def stop(self, seconds: float) -> None:
+        """Send what was offered last for at most this long, and end."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        self._connection.close()  # ends a call that is under way
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (requests := self._next()) is not None:
+            try:
+                for request in requests:
+                    self._send(request)
+            except Exception:  # a defect of ours must not end the metrics
+                logger.exception("metrics cannot be sent")
+
+    def _next(self) -> Iterable[bytes] | None:
+        """What was offered; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._offered is not None or self._ending)
+            offered, self._offered = self._offered, None
+            return offered
+
+    def _send(self, request: bytes) -> None:
+        try:
+            self._connection.call(request, TIMEOUT_SECONDS)
+        except grpc.RpcError as error:
+            self._log(cast("grpc.Call", error))  # grpcio raises an object that is both
+        except ValueError:  # the connection was closed by `stop`
+            return
+        else:
+            self._log(None)
+
+    def _log(self, error: grpc.Call | None) -> None:
+        """Say when the collector begins to take no metrics, or to take them again."""
+        failing = (error.code(), hint(error)) if error is not None else (grpc.StatusCode.OK, "")
+        if failing == self._failing or self._ending:
+            return
+        self._failing = failing
+        if error is None:
+            logger.info("%s takes metrics again", self._endpoint)
+            return
+        problem = f"{error.code().name}: {self._connection.hide(error.details())}{failing[1]}"
+        logger.warning("%s does not take metrics, the next ones stand for these: %s", self._endpoint, problem)
