@@ -1,11 +1,26 @@
 """What all tests share: the real servers, built before the first test that needs them."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.stack.build import StackBuildError, ensure_collector, ensure_jaeger
 from tests.stack.fixtures import jaeger
 
 __all__ = ["jaeger"]
+
+TESTS = Path(__file__).parent
+
+
+# What several processes and the clock take part in may miss its time on a busy machine: it gets a second attempt, which
+# the summary lists (-ra). Everything else has one.
+TIMED = ("integration", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in TIMED:
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

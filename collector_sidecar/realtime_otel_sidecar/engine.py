@@ -208,12 +208,12 @@ class Engine:
                 self._turn(group)
             self._checkpoint_all()
         except Exception as error:
-            self.failed = True
             if is_corrupt(error):
                 self._database.suspect()
                 logger.error("the database is damaged (%s): the sidecar ends, its next start sees to it", error)
             else:
                 logger.exception("internal error: the sidecar ends, and its next start takes up the journal")
+            self.failed = True  # last: the process may end on it at once
         finally:
             self._ended = True
             self._refuse(group)
