@@ -1,0 +1,48 @@
+"""``realtime-otel sidecar``: stitch records into spans until a signal says to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from ..config import SettingsError, add_flags, settings_from
+from . import fail
+
+if TYPE_CHECKING:
+    from . import Commands
+
+
+def add(commands: Commands) -> None:
+    sidecar = commands.add_parser("sidecar", help="stitch records into spans, next to a Collector")
+    add_flags(sidecar)
+    sidecar.set_defaults(run=_run)
+
+
+def _run(flags: argparse.Namespace) -> int:
+    from ..service import Sidecar
+    from ..store.folder import StoreError
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    try:
+        sidecar = Sidecar(settings_from(flags))
+    except (SettingsError, StoreError, RuntimeError) as error:
+        return fail(str(error))
+    with sidecar:
+        return 0 if sidecar.watch(stop) else 1
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """The first signal asks for a clean stop; a second one ends the process at once."""
+
+    def ask(_number: int, _frame: object) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+        stop.set()
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, ask)
