@@ -26,10 +26,11 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
 
 @pytest.mark.stack
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
-def test_no_span_differs_after(fault: Fault, suite: Suite) -> None:
+def test_no_span_and_no_series_of_the_metrics_differs_after(fault: Fault, suite: Suite) -> None:
     result = suite.run(fault)
     assert result.spans >= 60
     assert result.differences == Differences()
+    assert result.series == 0
 
 
 @pytest.mark.stack

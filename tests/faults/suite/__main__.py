@@ -51,7 +51,7 @@ class Suite:
         which = records, fault.call
         if which not in self._loads:
             load = make_load(records, self._seed, fault.call)
-            self._loads[which] = load, undisturbed(load, self._folder / f"undisturbed-{len(self._loads)}")
+            self._loads[which] = load, undisturbed(load, self._folder / f"undisturbed-{self._tried}")
         return self._loads[which]
 
 
@@ -63,18 +63,30 @@ def run(faults: Iterable[Fault], scale: Scale, seed: int, console: Console) -> l
         for fault in faults:
             console.print(f"{fault.name}: {fault.what} … ", end="")
             results.append(suite.run(fault))
-            console.print(f"{results[-1].differences.total} spans differ")
+            console.print(f"{results[-1].differences.total} spans differ, {results[-1].series} series")
     return results
 
 
 def table(title: str, results: Iterable[Result]) -> Table:
     shown = Table(title=title)
-    for name in ("fault", "done", "records", "spans", "lost", "unexpected", "parent", "bytes", "variants", "seconds"):
+    for name in (
+        "fault",
+        "done",
+        "records",
+        "spans",
+        "lost",
+        "unexpected",
+        "parent",
+        "bytes",
+        "variants",
+        "series",
+        "seconds",
+    ):
         shown.add_column(name, justify="left" if name == "fault" else "right")
     for each in results:
         found = each.differences
         figures = (each.times, each.records, each.spans, found.lost, found.unexpected, found.parents, found.contents)
-        shown.add_row(each.fault.name, *map(str, figures), str(found.variants), f"{each.seconds:.0f}")
+        shown.add_row(each.fault.name, *map(str, figures), str(found.variants), str(each.series), f"{each.seconds:.0f}")
     return shown
 
 
@@ -98,9 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if beyond:
         console.print(table("Not promised: how many do", beyond))
     seconds, times = time.monotonic() - began, sum(each.times for each in results)
-    differed = sum(each.differences.total for each in results)
-    console.print(f"{len(results)} faults tried, {times} times in {seconds:.0f} s: {differed} spans differed")
-    return 1 if differed else 0
+    differed, series = (sum(each.differences.total for each in results), sum(each.series for each in results))
+    console.print(
+        f"{len(results)} faults tried, {times} times in {seconds:.0f} s: {differed} spans, {series} series differed"
+    )
+    return 1 if differed or series else 0
 
 
 if __name__ == "__main__":

@@ -33,11 +33,13 @@ class Load:
 
     ``sessions`` are the session spans of conversations that end, each the last of its conversation; ``open_ended``
     those that only the wall clock ends, ``resume_wait`` after the last record: when it does, a run may be over.
+    ``unsampled``: requests of those conversations whose spans are counted, and never exported.
     """
 
     requests: list[list[bytes]]
     sessions: frozenset[SpanKey]
     open_ended: frozenset[SpanKey]
+    unsampled: list[bytes]
     records: int
 
     @property
@@ -67,7 +69,8 @@ def make_load(records: int, seed: int, call: Caller) -> Load:
         total += len(recording.records)
         count += 1
     requests = [list(requests_of(recordings)) for recordings in held]
-    return Load(requests, frozenset(sessions), frozenset(open_ended), total)
+    unsampled = [recording for group in held for recording in group if not recording.stream.sampled]
+    return Load(requests, frozenset(sessions), frozenset(open_ended), list(requests_of(unsampled)), total)
 
 
 def requests_of(recordings: Iterable[Recording]) -> Iterator[bytes]:

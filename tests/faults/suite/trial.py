@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.faults.suite.agents import Agents
 from tests.faults.suite.comparing import Differences, Spans, compare
+from tests.faults.suite.counting import series_that_differ
 from tests.faults.suite.load import Caller, Load, any_call
 from tests.faults.suite.route import Route
 
@@ -88,6 +89,8 @@ class Result:
     spans: int
     seconds: float
     differences: Differences
+    series: int
+    """Series of the metrics that are not what the spans add up to."""
 
 
 def undisturbed(load: Load, folder: Path) -> Spans:
@@ -100,6 +103,7 @@ def undisturbed(load: Load, folder: Path) -> Spans:
         assert agents.refused == 0
         assert route.wait_for(load.sessions, ARRIVE_SECONDS), "not every session has ended"
         spans = route.drain()
+        assert series_that_differ(route.sidecar.data_dir, spans, load.unsampled) == 0
     assert all(len(variants) == 1 for variants in spans.values())
     return _without(spans, load)
 
@@ -122,8 +126,10 @@ def attempt(fault: Fault, load: Load, expected: Spans, scale: Scale, seed: int, 
             agents.stop()
         assert times > 0, f"{fault.name}: it could not be done"
         route.wait_for(frozenset(expected), scale.patience)
-        found = _without(route.drain(), load)
-    return Result(fault, times, load.records, len(expected), time.monotonic() - began, compare(expected, found))
+        found = route.drain()
+        series = series_that_differ(route.sidecar.data_dir, found, load.unsampled)
+    differences = compare(expected, _without(found, load))
+    return Result(fault, times, load.records, len(expected), time.monotonic() - began, differences, series)
 
 
 def _without(spans: Spans, load: Load) -> Spans:
