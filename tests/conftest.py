@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.build import StackBuildError, ensure_collector, ensure_jaeger
+from tests.stack.build import StackBuildError, ensure_collector, ensure_jaeger, ensure_kustomize
 from tests.stack.fixtures import jaeger
 
 __all__ = ["jaeger"]
@@ -30,5 +30,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         ensure_collector()
         ensure_jaeger()
+        ensure_kustomize()
     except StackBuildError as error:
         pytest.exit(str(error), returncode=1)

@@ -1,10 +1,10 @@
-"""Build the real OpenTelemetry Collector and the real Jaeger from their Go modules, once.
+"""Build the real OpenTelemetry Collector, Jaeger and kustomize from their Go modules, once.
 
 Tests run against the programs that users run, so nothing about the wire is only believed. The binaries come from the Go
 module proxy alone (no container images, no release downloads), at the versions that the manifests in this folder name.
 They stay in a cache folder under a name with the hash of their manifests, so a changed manifest is a new build.
 
-    python -m tests.stack.build      # from the root of the checkout: builds both, prints their paths
+    python -m tests.stack.build      # from the root of the checkout: builds all, prints their paths
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ GO_LOCK = HERE.parents[1] / "requirements-go.lock"
 CACHE_VARIABLE = "REALTIME_OTEL_STACK_CACHE"
 
 BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.161.0"
-JAEGER_PACKAGE = "github.com/jaegertracing/jaeger/cmd/jaeger"
-# The newest `go` line among the modules of both builds. GOTOOLCHAIN=local keeps Go from downloading another Go.
+# The newest `go` line among the modules of all builds. GOTOOLCHAIN=local keeps Go from downloading another Go.
 GO_NEEDED = (1, 26)
 BUILD_TIMEOUT_SECONDS = 30 * 60
 
@@ -65,6 +64,11 @@ def ensure_collector() -> Path:
 def ensure_jaeger() -> Path:
     """The path of Jaeger's binary, built if the cache does not have it."""
     return _ensure(JAEGER)
+
+
+def ensure_kustomize() -> Path:
+    """The path of kustomize's binary, built if the cache does not have it."""
+    return _ensure(KUSTOMIZE)
 
 
 def cache_folder() -> Path:
@@ -119,21 +123,23 @@ def _build_collector(toolchain: Toolchain, work: Path, log: Path) -> Path:
     return work / "build" / "otelcol"
 
 
-def _build_jaeger(toolchain: Toolchain, work: Path, log: Path) -> Path:
-    for name in ("go.mod", "go.sum"):
-        shutil.copy(HERE / "jaeger" / name, work)
-    _run(
-        "jaeger",
-        [toolchain.go, "build", "-trimpath", "-ldflags=-s -w", "-o", "jaeger", JAEGER_PACKAGE],
-        toolchain,
-        work,
-        log,
-    )
-    return work / "jaeger"
+def _tool(name: str, package: str) -> Recipe:
+    """A program that the module in the folder of that name has as its tool."""
+    folder = HERE / name
+
+    def build(toolchain: Toolchain, work: Path, log: Path) -> Path:
+        for manifest in ("go.mod", "go.sum"):
+            shutil.copy(folder / manifest, work)
+        command: list[str | Path] = [toolchain.go, "build", "-trimpath", "-ldflags=-s -w", "-o", name, package]
+        _run(name, command, toolchain, work, log)
+        return work / name
+
+    return Recipe(name, (folder / "go.mod", folder / "go.sum"), build)
 
 
 COLLECTOR = Recipe("otelcol", (HERE / "otelcol-builder.yaml",), _build_collector)
-JAEGER = Recipe("jaeger", (HERE / "jaeger" / "go.mod", HERE / "jaeger" / "go.sum"), _build_jaeger)
+JAEGER = _tool("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger")
+KUSTOMIZE = _tool("kustomize", "sigs.k8s.io/kustomize/kustomize/v5")
 
 
 def _run(name: str, command: list[str | Path], toolchain: Toolchain, work: Path, log: Path) -> None:
@@ -182,7 +188,7 @@ def _find_go() -> Path:
             return candidate
     needed = ".".join(map(str, GO_NEEDED))
     raise StackBuildError(
-        f"Go {needed} or newer is needed to build the Collector and Jaeger; PATH has none, and the one of "
+        f"Go {needed} or newer is needed to build the Collector, Jaeger and kustomize; PATH has none, and the one of "
         f"{GO_LOCK.name} could not be installed"
     )
 
@@ -222,9 +228,9 @@ def _go_version(go: Path) -> tuple[int, ...]:
 
 
 def main() -> int:
-    """Build both; the exit code says whether that worked."""
+    """Build all; the exit code says whether that worked."""
     try:
-        print(f"collector {ensure_collector()}\njaeger {ensure_jaeger()}")
+        print(f"collector {ensure_collector()}\njaeger {ensure_jaeger()}\nkustomize {ensure_kustomize()}")
     except StackBuildError as error:
         print(error, file=sys.stderr)
         return 1
