@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.sidecar import conversation
-from tests.stack.backends import GrpcReceiver, HttpReceiver
+from tests.stack.backends import GrpcReceiver, HttpReceiver, by_id
 from tests.stack.build import ensure_collector
 from tests.stack.otlp import attributes, send_spans
-from tests.stack.processes import ROOT, SHIPPED_CONFIG, Collector, start_collector
+from tests.stack.processes import NOWHERE, ROOT, SHIPPED_CONFIG, Collector, start_collector
 from tests.unit.sidecar.rig import stitched
 
 pytestmark = pytest.mark.stack
@@ -65,6 +65,10 @@ BACKENDS = [
     Backend("new-relic", "NEW_RELIC_ENDPOINT", {"NEW_RELIC_LICENSE_KEY": KEY}, {"api-key": KEY}),
     Backend("phoenix", "PHOENIX_HOST", {"PHOENIX_API_KEY": KEY}, {"authorization": f"Bearer {KEY}"}),
 ]
+ADDRESSES = [*(backend.address for backend in BACKENDS), "LOKI_ENDPOINT"]
+CONNECTION = f"InstrumentationKey=1;IngestionEndpoint=http://{NOWHERE}/"
+UNREACHED = {"APPLICATIONINSIGHTS_CONNECTION_STRING": CONNECTION, "OTEL_FILES": "/nowhere", **AWS}
+"""What an overlay needs to be read, with no backend at hand."""
 REWRITTEN = {"google-cloud", "langfuse", "new-relic"}
 """Whose spans are adapted on the way, so that only their ids are those that were sent."""
 
@@ -103,14 +107,6 @@ def send(collector: Collector, spans: list[Span]) -> Span:
     return application
 
 
-def contents(spans: list[Span]) -> list[bytes]:
-    """All that is in the spans, in the order of their ids; a status that says nothing is as good as none."""
-    for span in spans:
-        if span.status == Status():
-            span.ClearField("status")
-    return sorted(span.SerializeToString(deterministic=True) for span in spans)
-
-
 def ids(spans: list[Span]) -> set[tuple[bytes, bytes, bytes]]:
     return {(span.trace_id, span.span_id, span.parent_span_id) for span in spans}
 
@@ -144,16 +140,23 @@ def overlay_file(folder: Path, overlay: str) -> Path:
 
 @pytest.mark.parametrize("overlay", FOLDERS)
 def test_the_collector_accepts_every_overlay(overlay: str, tmp_path: Path) -> None:
-    variables = {"APPLICATIONINSIGHTS_CONNECTION_STRING": "InstrumentationKey=1", **AWS}
     result = subprocess.run(
         [ensure_collector(), "validate", "--config", SHIPPED_CONFIG, "--config", overlay_file(tmp_path, overlay)],
-        env=os.environ | variables,
+        env=os.environ | UNREACHED,
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("overlay", sorted({*FOLDERS} - {"secure"}))  # that one waits for its secrets
+def test_a_collector_starts_and_takes_spans_while_its_backend_is_away(overlay: str, tmp_path: Path) -> None:
+    variables = {"OTEL_FILES": str(tmp_path / "files"), "RAW_RECORDS": str(tmp_path / "raw.jsonl")}
+    away = dict.fromkeys(ADDRESSES, f"http://{NOWHERE}") | {"CLICKHOUSE_ENDPOINT": f"tcp://{NOWHERE}"}
+    with running(tmp_path, overlay, UNREACHED | away | variables | {"TEMPO_ENDPOINT": NOWHERE}) as collector:
+        send(collector, conversation_spans("away"))
 
 
 @pytest.mark.parametrize("overlay", FOLDERS)
@@ -218,9 +221,10 @@ def test_spans_of_conversations_and_of_applications_reach_the_backend_with_its_h
     ):
         application = send(collector, spans)
         arrived = receiver.wait_for_spans(len(spans) + 1)
+    assert len(arrived) == len(spans) + 1
     assert ids(arrived) == ids([*spans, application])
     if backend.folder not in REWRITTEN:
-        assert contents(arrived) == contents([*spans, application])
+        assert by_id(arrived) == by_id([*spans, application])
     for request in receiver.requests:
         assert request.path == backend.path
         assert request.headers["content-type"] == "application/x-protobuf"
@@ -239,7 +243,7 @@ def test_spans_outlive_a_backend_that_refuses_and_a_collector_that_is_killed_mea
             collector.kill()
             receiver.status = 200
             collector.start()
-            assert contents(receiver.wait_for_spans(len(spans))) == contents(spans)
+            assert by_id(receiver.wait_for_spans(len(spans))) == by_id(spans)
 
 
 def test_langfuse_is_told_what_was_said_and_counts_tokens_once(tmp_path: Path) -> None:
@@ -295,7 +299,7 @@ def test_spans_of_conversations_and_of_applications_reach_tempo(tmp_path: Path) 
     spans = conversation_spans("tempo")
     with GrpcReceiver() as receiver, running(tmp_path, "tempo", {"TEMPO_ENDPOINT": receiver.endpoint}) as collector:
         application = send(collector, spans)
-        assert contents(receiver.wait_for_spans(len(spans) + 1)) == contents([*spans, application])
+        assert by_id(receiver.wait_for_spans(len(spans) + 1)) == by_id([*spans, application])
 
 
 def test_azure_monitor_gets_each_span_as_a_dependency_under_the_same_ids(tmp_path: Path) -> None:

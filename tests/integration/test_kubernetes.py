@@ -17,12 +17,16 @@ import kubernetes_validate
 import pytest
 import yaml
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from realtime_otel import contract
 from realtime_otel_sidecar.config import Settings
+from tests.sidecar import Client, SidecarProcess, conversation, interleaved
+from tests.stack.backends import GrpcReceiver, by_id
 from tests.stack.build import ensure_collector, ensure_kustomize
 from tests.stack.otlp import LogsServer, log_record, send_logs
-from tests.stack.processes import ROOT, Collector, collector_environment, start_collector
+from tests.stack.processes import ROOT, Collector, address, collector_environment, start_collector
+from tests.unit.sidecar.rig import read_only, stitched
 
 pytestmark = pytest.mark.stack
 
@@ -309,3 +313,29 @@ def test_what_comes_while_a_sidecar_is_away_waits_for_that_sidecar(
     first = [list(dict.fromkeys(numbers)) for share in shares for numbers in share.values()]
     assert all(sorted(numbers) == list(range(6)) for numbers in first)
     assert crash or all(numbers == list(range(6)) for numbers in first)  # a crash puts what was under way at the end
+
+
+def test_three_sidecars_together_make_the_traces_that_one_would(tmp_path: Path) -> None:
+    recordings = [conversation(f"shared-{number}", 3) for number in range(9)]
+    expected = stitched([recording.request() for recording in recordings])
+    back = address()
+    with ExitStack() as stack:
+        backend = stack.enter_context(GrpcReceiver())
+        sidecars = [SidecarProcess(tmp_path / f"sidecar-{number}", f"http://{back}") for number in range(3)]
+        names = ", ".join(f"127.0.0.1:{stack.enter_context(sidecar).port}" for sidecar in sidecars)
+        config, *overlays = written(tmp_path, configuration("three"), container("three", "collector"))
+        environment = {"OTELCOL_SIDECARS": f"[{names}]", "OTELCOL_STITCHED_ENDPOINT": back}
+        collector = stack.enter_context(
+            start_collector(
+                tmp_path, config=config, overlays=overlays, traces_endpoint=backend.endpoint, environment=environment
+            )
+        )
+        with Client(int(collector.otlp_endpoint.rpartition(":")[2])) as client:
+            for request in interleaved(recordings):
+                client.send(request)
+        arrived = backend.wait_for_spans(len(expected), timeout=40)
+        for sidecar in sidecars:
+            with read_only(sidecar.data_dir) as database:
+                assert database.execute("SELECT count(*) FROM journal").fetchone()[0] > 0
+    sent = [Span.FromString(data) for found in expected.values() for data in found]
+    assert by_id(arrived) == by_id(sent)
