@@ -15,6 +15,7 @@ from realtime_otel import contract
 from realtime_otel_sidecar.config import COUNTS, Settings
 from realtime_otel_sidecar.otlp.refusal import letter, single_spans
 from realtime_otel_sidecar.store.folder import NAME
+from tests.contract.test_docs import anchors
 from tests.sidecar import Recording, conversation, one_by_one
 from tests.unit.sidecar.rig import Rig
 
@@ -42,10 +43,14 @@ def test_both_pages_say_how_long_and_how_much_is_kept() -> None:
     assert {name for name, _ in stated("privacy.md")} >= {*KEPT} - {"outbox_mib"}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "backends.md", "kubernetes.md"])
 def test_the_links_of_the_page_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([a-z.]+)(?:#[a-z0-9-]+)?\)", (DOCS / page).read_text("utf-8")):
-        assert (DOCS / target).exists()
+    links = re.findall(r"\]\((?!https://)([^)#]*)(?:#([a-z0-9-]+))?\)", (DOCS / page).read_text("utf-8"))
+    assert links
+    for target, anchor in links:
+        path = DOCS / (target or page)
+        assert path.exists()
+        assert not anchor or anchor in anchors(path.read_text("utf-8"))
 
 
 def of_one_service(name: str) -> Recording:

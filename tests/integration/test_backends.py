@@ -67,6 +67,8 @@ BACKENDS = [
 ]
 ADDRESSES = [*(backend.address for backend in BACKENDS), "LOKI_ENDPOINT"]
 CONNECTION = f"InstrumentationKey=1;IngestionEndpoint=http://{NOWHERE}/"
+OTHERWISE = {"jaeger", "tempo", "azure-monitor", "file", "debug", "loki", "raw-records"}
+"""Overlays that tests of their own export with."""
 UNREACHED = {"APPLICATIONINSIGHTS_CONNECTION_STRING": CONNECTION, "OTEL_FILES": "/nowhere", **AWS}
 """What an overlay needs to be read, with no backend at hand."""
 REWRITTEN = {"google-cloud", "langfuse", "new-relic"}
@@ -205,6 +207,19 @@ def test_what_an_overlay_asks_for_is_named_in_its_head_or_has_a_default(overlay:
     head = text.partition("\n\n")[0]
     without_default = set(re.findall(r"\$\{env:([A-Z_]+)\}", text))
     assert {name for name in without_default if name not in head} == set()
+
+
+def test_the_page_says_of_each_overlay_what_it_needs_and_whether_it_is_tried_here() -> None:
+    page = (ROOT / "docs" / "backends.md").read_text()
+    rows = dict(re.findall(r"(?m)^\| `([a-z-]+)` \|(.*)\|$", page))
+    exported = {name for name, cells in rows.items() if cells.split("|")[-1].strip().startswith("exported")}
+    assert rows.keys() == {*FOLDERS} - {"secure"}
+    assert exported == {*(backend.folder for backend in BACKENDS), *OTHERWISE}
+    for name, cells in rows.items():
+        text = SHIPPED_CONFIG.read_text() + (OVERLAYS / name / "otelcol.yaml").read_text()
+        assert {
+            variable for variable in re.findall(r"`([A-Z_]{3,})`", cells) if f"${{env:{variable}" not in text
+        } == set()
 
 
 # --- OTLP over HTTP -------------------------------------------------------------------------------------------------
