@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,9 +200,22 @@ def test_the_link_from_a_log_line_leads_to_a_data_source_that_is_there() -> None
 
 
 @pytest.mark.parametrize("file", sorted(OVERLAYS.glob("*/docker-compose.yml")), ids=lambda file: file.parent.name)
-def test_what_a_compose_overlay_mounts_from_the_checkout_is_there(file: Path) -> None:
-    services = yaml.safe_load(file.read_text())["services"].values()
-    mounts = [volume.split(":")[0] for service in services for volume in service.get("volumes", [])]
-    inside = [mount for mount in mounts if mount.startswith("./")]
+def test_what_a_compose_overlay_mounts_is_there_and_so_is_the_place(file: Path) -> None:
+    """Docker cannot make a mount's place in a folder that is itself mounted read-only."""
+    inside = dict(mounts(file))
+    folders = dict(mounts(ROOT / "docker-compose.yml"))
     assert inside
-    assert [mount for mount in inside if not os.path.exists(ROOT / mount)] == []  # noqa: PTH110
+    for place, source in inside.items():
+        assert (ROOT / source).exists() or source.startswith("${")
+        for folder, of in folders.items():
+            if place.startswith(f"{folder}/"):
+                assert (ROOT / of / place.removeprefix(f"{folder}/")).exists()
+
+
+def mounts(file: Path) -> Iterator[tuple[str, str]]:
+    """Service and place of each file and folder of the checkout that a compose file mounts, and which it is."""
+    for name, service in yaml.safe_load(file.read_text())["services"].items():
+        for volume in service.get("volumes", []):
+            source, place = re.fullmatch(r"(\$\{.*\}\S*?|[^:]+):(/[^:]+)(?::ro)?", volume).groups()  # type: ignore[union-attr]
+            if source.startswith((".", "$")):
+                yield f"{name}{place}", source
