@@ -71,7 +71,7 @@ OTHERWISE = {"jaeger", "tempo", "azure-monitor", "file", "debug", "loki", "raw-r
 """Overlays that tests of their own export with."""
 UNREACHED = {"APPLICATIONINSIGHTS_CONNECTION_STRING": CONNECTION, "OTEL_FILES": "/nowhere", **AWS}
 """What an overlay needs to be read, with no backend at hand."""
-REWRITTEN = {"google-cloud", "langfuse", "new-relic"}
+REWRITTEN = {"google-cloud", "langfuse", "new-relic", "phoenix"}
 """Whose spans are adapted on the way, so that only their ids are those that were sent."""
 
 
@@ -281,6 +281,25 @@ def test_langfuse_is_told_what_was_said_and_counts_tokens_once(tmp_path: Path) -
     assert value(call, "langfuse.observation.input") == content["gen_ai.tool.call.arguments"]
     assert value(call, "langfuse.observation.output") == content["gen_ai.tool.call.result"]
     assert {value(span, "langfuse.session.id") for span in arrived} == {value(session, "gen_ai.realtime_session.id")}
+
+
+def test_phoenix_is_told_the_kinds_that_it_does_not_know_and_counts_tokens_once(tmp_path: Path) -> None:
+    spans = conversation_spans("kinds")
+    for span in (*named(spans, "realtime_session"), *named(spans, "realtime_inference")):
+        span.attributes.extend(attributes({"gen_ai.usage.input_tokens": 7}))
+    with HttpReceiver() as receiver, running(tmp_path, "phoenix", {"PHOENIX_HOST": receiver.url}) as collector:
+        application = send(collector, spans)
+        arrived = {span.span_id: span for span in receiver.wait_for_spans(len(spans) + 1)}
+    kinds = {"realtime_session": "CHAIN", "user_speech": "CHAIN", "realtime_inference": "LLM", "execute_tool": None}
+    for name, kind in kinds.items():
+        assert {value(arrived[span.span_id], "openinference.span.kind") for span in named(spans, name)} == {kind}
+    (session,) = named(spans, "realtime_session")
+    counted = {
+        key for key, span in arrived.items() if any(pair.key.startswith("gen_ai.usage.") for pair in span.attributes)
+    }
+    assert counted == {span.span_id for span in named(spans, "realtime_inference")}
+    assert value(arrived[session.span_id], "session.id") == value(session, "gen_ai.realtime_session.id")
+    assert not arrived[application.span_id].attributes
 
 
 def test_new_relic_gets_no_attribute_that_it_would_refuse(tmp_path: Path) -> None:
