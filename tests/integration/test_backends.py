@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import os
 import re
@@ -18,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.sidecar import conversation
-from tests.stack.backends import GrpcReceiver, HttpReceiver, by_id
+from tests.stack.backends import GrpcReceiver, HttpReceiver, Received, by_id
 from tests.stack.build import ensure_collector
 from tests.stack.otlp import attributes, send_spans
 from tests.stack.processes import NOWHERE, ROOT, SHIPPED_CONFIG, Collector, start_collector
@@ -321,6 +323,30 @@ def test_new_relic_gets_no_attribute_that_it_would_refuse(tmp_path: Path) -> Non
         send_spans(collector.stitched_endpoint, [long])
         (arrived,) = receiver.wait_for_spans(1)
     assert max(len(pair.value.string_value) for pair in arrived.attributes) == 4095
+
+
+def test_requests_to_aws_are_signed_with_the_secret_key_for_region_and_service(tmp_path: Path) -> None:
+    with HttpReceiver() as receiver, running(tmp_path, "aws-xray", {"XRAY_ENDPOINT": receiver.url, **AWS}) as collector:
+        send_spans(collector.stitched_endpoint, conversation_spans("signed"))
+        receiver.wait_for_spans(1)
+    (request,) = receiver.requests
+    found = re.search(r"Signature=(\w+)", request.headers["authorization"])
+    assert found is not None
+    assert found[1] == aws_signature(request, KEY, region="eu-west-1", service="xray")
+
+
+def aws_signature(request: Received, secret: str, *, region: str, service: str) -> str:
+    """AWS' Signature Version 4 of a POST without a query, for the headers that it says it has signed."""
+    names = re.findall(r"SignedHeaders=([^,]+)", request.headers["authorization"])[0]
+    headers = [f"{name}:{request.headers[name]}" for name in names.split(";")]
+    canonical = "\n".join(["POST", request.path, "", *headers, "", names, request.digest])
+    time = request.headers["x-amz-date"]
+    scope = (time[:8], region, service, "aws4_request")
+    text = "\n".join(["AWS4-HMAC-SHA256", time, "/".join(scope), hashlib.sha256(canonical.encode()).hexdigest()])
+    key = f"AWS4{secret}".encode()
+    for part in (*scope, text):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key.hex()
 
 
 def test_google_cloud_is_told_the_project(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    digest: str = ""
+    """SHA-256 of the body as it was sent, in hexadecimal; over HTTP only."""
 
 
 class Receiver:
@@ -105,11 +108,12 @@ def _handler(receiver: HttpReceiver, answer: bytes) -> type[BaseHTTPRequestHandl
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            digest = hashlib.sha256(body).hexdigest()
             headers = {name.lower(): value for name, value in self.headers.items()}
             if headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
             status = receiver.status
-            receiver.take(Received(self.path, headers, body), accept=status == 200)
+            receiver.take(Received(self.path, headers, body, digest), accept=status == 200)
             self.send_response(status)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
