@@ -191,15 +191,18 @@ class Bounds:
             upto, spans = self._database.old_spans(now - round(settings.outbox_age * 1e9))
         letters_before = now - round(settings.dead_letter_age * 1e9)
         letters_upto, letters = self._database.old_letters(letters_before, settings.dead_letters_mib * MIB)
+        history_before = now - round(settings.history_age * 1e9)
         ended, horizon = self._ended(batch, now - round(settings.tombstone_age * 1e9))
         return Sweep(
             outbox_upto=upto,
             outbox_spans=spans,
             letters_upto=letters_upto,
             letters=letters,
+            history_upto=self._database.old_history(history_before, settings.history_mib * MIB),
             tombstones=tuple(ended),
             horizon=horizon,
             pages=self._database.spare_pages(),
+            taken=now,
         )
 
     def _ended(self, batch: Batch, before: int) -> tuple[list[str], int]:

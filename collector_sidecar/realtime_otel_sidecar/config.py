@@ -29,6 +29,7 @@ TIMES = (
     "journal_age",
     "outbox_age",
     "dead_letter_age",
+    "history_age",
 )
 """Settings in seconds, none of which can be nothing."""
 LARGEST_MESSAGE_MIB = 512
@@ -71,6 +72,7 @@ SIZES = {
     "outbox_mib": (1, LARGEST_STORE_MIB),
     "disk_reserve_mib": (0, LARGEST_STORE_MIB),
     "dead_letters_mib": (1, LARGEST_STORE_MIB),
+    "history_mib": (1, LARGEST_STORE_MIB),
     "max_state_mib": (1, LARGEST_STATE_MIB),
     "max_state_mib_per_service": (1, LARGEST_STATE_MIB),
     "max_stream_mib": (1, LARGEST_MESSAGE_MIB),  # a state is one value in the database, too
@@ -124,6 +126,8 @@ class Settings:
     disk_reserve_mib: int = setting(256, "room on the disk that is left free, in MiB; within it, requests are refused")
     dead_letter_age: float = setting(14 * 86400.0, "seconds for which dead letters are kept")
     dead_letters_mib: int = setting(256, "dead letters that are kept, in MiB; beyond it, the oldest go")
+    history_age: float = setting(30 * 86400.0, "seconds for which it is remembered what became of a span or a session")
+    history_mib: int = setting(64, "what is remembered of them, in MiB; beyond it, the oldest goes")
     tool_logs: bool = setting(False, "put the messages of a tool's logs on its span (they are content)")
     metrics_interval: float = setting(15.0, "seconds between two exports of the metrics; 0 for none")
     prices_file: str = setting("", "YAML file with what tokens cost; without it, no cost is counted")

@@ -12,7 +12,7 @@ import queue
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -21,17 +21,19 @@ import msgspec
 from .bounds import Bounds, Counters
 from .config import Settings
 from .conversations import Conversations, Taken
+from .history import list_spans, refused_spans, sessions_ended
 from .journal import Journal
 from .metering import Metering, Told
 from .otlp.decode import Broken
 from .otlp.encode import encode_spans
 from .recovery import Recovery
+from .shares import Bound
 from .stitch.record import Record
 from .stitch.spans import Span
 from .stitch.stitcher import RULES_VERSION, Rejection
 from .store.database import Database
 from .store.folder import StoreError, is_corrupt
-from .store.rows import Batch, DeadLetter, JournalRow, OutboxRow, pack_keys, pack_outputs
+from .store.rows import Batch, DeadLetter, JournalRow, OutboxRow, Sent, pack_keys, pack_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +97,10 @@ class Engine:
         """The data directory's, known after recovery."""
         self._waiting: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._forget_all()
-        self._acknowledged: deque[tuple[int, list[DeadLetter]]] = deque()
+        self._acknowledged: deque[tuple[Sent, list[DeadLetter]]] = deque()
         """Outbox rows that the collector is done with, as the sender says; the engine takes them out."""
+        self._problems: deque[tuple[str, int]] = deque()
+        """What the sender has told of the collector since the last commit."""
         self._unsaved: Batch | None = None
         self._wiped = time.monotonic()
         self._written = False
@@ -126,9 +130,16 @@ class Engine:
         if self._ended:  # between these two lines: nobody takes it any more
             self._refuse_waiting()
 
-    def acknowledge(self, outbox_id: int, refused: Iterable[DeadLetter] = ()) -> None:
-        """The collector is done with all outbox rows up to this one: it has taken them, but for what it refused."""
-        self._acknowledged.append((outbox_id, list(refused)))
+    def acknowledge(self, outbox_id: int, refused: Iterable[DeadLetter] = (), said: str = "") -> None:
+        """The collector is done with all outbox rows up to this one: it has taken them, but for what it refused.
+
+        ``said``: what it told of them besides.
+        """
+        self._acknowledged.append((Sent(outbox_id, time.time_ns(), said), list(refused)))
+
+    def note_problem(self, problem: str) -> None:
+        """Why the collector takes no spans from now on; empty: it takes them."""
+        self._problems.append((problem, time.time_ns()))
 
     def report_damage(self, error: sqlite3.Error) -> None:
         """The sender has found that the database is damaged: `run` fails."""
@@ -187,6 +198,7 @@ class Engine:
         self._bounds.measure()
         batch = Batch(dead_letters=recovery.dead_letters)
         _put_out(recovery.spans, time.time_ns(), batch)
+        batch.history = sessions_ended(recovery.spans, time.time_ns())
         if batch:  # other rules or settings than those of the journal, or damage: with checkpoints, this happens once
             self._checkpoint(batch)
             self._commit(batch)
@@ -276,13 +288,15 @@ class Engine:
         """End the streams that are too many or too large. That is an input, too: a restart does not decide it again."""
         excess = self._conversations.excess()
         if excess:
-            keys = [each.key for each in excess]
-            taken = self._conversations.evict(keys, self._journal.position + 1)
-            self._note("evict", time.time_ns(), pack_keys(keys), taken, batch)
+            bounds = {each.key: each.bound for each in excess}
+            taken = self._conversations.evict(bounds, self._journal.position + 1)
+            self._note("evict", time.time_ns(), pack_keys(bounds), taken, batch, bounds)
             self._bounds.evicted(excess)
 
-    def _note(self, kind: str, now: int, data: bytes, taken: Taken, batch: Batch) -> None:
-        """An input was fed: its journal row, and what came of it."""
+    def _note(
+        self, kind: str, now: int, data: bytes, taken: Taken, batch: Batch, bounds: Mapping[str, Bound] | None = None
+    ) -> None:
+        """An input was fed: its journal row, and what came of it. ``bounds``: for which a stream was ended, by key."""
         row = JournalRow(
             position=self._journal.position + 1,
             taken=now,
@@ -298,6 +312,7 @@ class Engine:
         self._bounds.count(taken, makes_room=kind == "evict")
         batch.journal.append(row)
         batch.dead_letters += [_dead_letter(now, record, reason) for record, reason in taken.rejected]
+        batch.history += sessions_ended(taken.settled, now, bounds or {})
         _put_out(taken.spans, now, batch)
 
     # --- Writing -------------------------------------------------------------------------------------------------
@@ -342,10 +357,17 @@ class Engine:
                 logger.exception("the metrics cannot be told, trying again in %.0f s", interval)
 
     def _let_go(self, batch: Batch) -> None:
-        """What the collector is done with leaves the outbox; what it refused is kept among the dead letters."""
+        """What the sender has told.
+
+        What the collector is done with leaves the outbox; what it refused is kept among the dead letters.
+        """
+        while self._problems:
+            batch.problem = self._problems.popleft()
         for _ in range(min(REQUESTS_LET_GO, len(self._acknowledged))):
-            batch.sent, refused = self._acknowledged.popleft()
+            sent, refused = self._acknowledged.popleft()
+            batch.sent.append(sent)
             batch.dead_letters += refused
+            batch.history += refused_spans(refused)
             self.counters.spans_refused += len(refused)
             self._bounds.sent()
 
@@ -398,7 +420,7 @@ class Engine:
     def settle_outbox(self) -> None:
         """Let go of what was sent after `run` had returned."""
         saved = True
-        while self._acknowledged and saved:
+        while (self._acknowledged or self._problems) and saved:
             batch = Batch()
             self._let_go(batch)
             saved = self._try_commit(batch)
@@ -450,15 +472,16 @@ def _put_out(spans: list[Span], now: int, batch: Batch) -> None:
 def _encode(spans: list[Span], now: int, batch: Batch) -> None:
     """One outbox row. A span that cannot be encoded, a defect of ours, becomes a dead letter."""
     try:
-        batch.outbox.append(OutboxRow(now, len(spans), encode_spans(spans).SerializeToString()))
+        data = encode_spans(spans).SerializeToString()
+        batch.outbox.append(OutboxRow(now, len(spans), data, list_spans(spans)))
     except Exception as error:
         if len(spans) > 1:
             for span in spans:
                 _encode([span], now, batch)
             return
         logger.exception("internal error: a span cannot be encoded, it is kept among the dead letters")
-        data = repr(spans[0]).encode("utf-8", "replace")
-        batch.dead_letters.append(DeadLetter(now, f"a span cannot be encoded: {error!r}", "", data))
+        shown = repr(spans[0]).encode("utf-8", "replace")
+        batch.dead_letters.append(DeadLetter(now, f"a span cannot be encoded: {error!r}", "", shown))
 
 
 def _dead_letter(taken: int, record: Record, reason: Rejection) -> DeadLetter:

@@ -56,6 +56,7 @@ class Sidecar:
             self._engine.report_damage,
             endpoint,
             settings.endpoint_authority,
+            self._engine.note_problem,
         )
         try:
             self._engine.recover()

@@ -22,7 +22,10 @@ from tests.unit.sidecar.rig import Rig
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 UNITS: Final = {"": 1, "s": 1, "min": 60, "days": 86400, "KiB": 1, "MiB": 1, "GiB": 1024}
 PAGES: Final = ("operations.md", "privacy.md")
-KEPT: Final = ("journal_age", "outbox_age", "outbox_mib", "dead_letter_age", "dead_letters_mib", "tombstone_age")
+KEPT: Final = (
+    "journal_age", "outbox_age", "outbox_mib", "dead_letter_age", "dead_letters_mib", "tombstone_age",
+    "history_age", "history_mib",
+)  # fmt: skip
 
 
 def stated(page: str) -> Iterator[tuple[str, float]]:
@@ -40,7 +43,7 @@ def test_the_values_that_a_page_gives_are_the_defaults(page: str) -> None:
 
 def test_both_pages_say_how_long_and_how_much_is_kept() -> None:
     assert {name for name, _ in stated("operations.md")} >= {*KEPT, "disk_reserve_mib", *COUNTS}
-    assert {name for name, _ in stated("privacy.md")} >= {*KEPT} - {"outbox_mib"}
+    assert {name for name, _ in stated("privacy.md")} >= {*KEPT} - {"outbox_mib", "history_mib"}
 
 
 @pytest.mark.parametrize("page", [*PAGES, "backends.md", "kubernetes.md"])
@@ -72,6 +75,7 @@ def test_the_statements_that_erase_a_person_erase_all_that_there_is_and_nothing_
     path = tmp_path / "data" / NAME
     assert b"stream-of-a-person" in path.read_bytes()
     connection = sqlite3.connect(path)
+    (remembered,) = connection.execute("SELECT count(*) FROM history").fetchone()
     others = connection.execute("SELECT count(*) FROM checkpoints WHERE key = 'stream-of-another'").fetchone()
     connection.executescript(
         statements.replace("STREAM_ID", person.stream.id).replace("TRACE_ID", person.stream.trace_id.hex())
@@ -79,6 +83,7 @@ def test_the_statements_that_erase_a_person_erase_all_that_there_is_and_nothing_
     assert connection.execute("SELECT count(*) FROM journal").fetchone() == (0,)
     assert others == (1,) == connection.execute("SELECT count(*) FROM checkpoints").fetchone()
     assert connection.execute("SELECT count(*) FROM outbox").fetchone()[0] > 0
+    assert 0 < connection.execute("SELECT count(*) FROM history").fetchone()[0] < remembered
     connection.close()
     assert b"stream-of-a-person" not in path.read_bytes()
     assert person.stream.trace_id not in path.read_bytes()

@@ -41,7 +41,7 @@ WARM_UP = 0.25
 """Share of the run that is left out: caches fill, and the first of what ages has not aged yet."""
 BROKEN_EVERY = 50
 MIB = 1024 * 1024
-AGES = {"max_silence": 30, "tombstone_age": 60, "journal_age": 60, "dead_letter_age": 60}
+AGES = {"max_silence": 30, "tombstone_age": 60, "journal_age": 60, "dead_letter_age": 60, "history_age": 60}
 """Seconds, of the settings that the sidecar has."""
 BROKEN = ExportLogsServiceRequest(
     resource_logs=[

@@ -56,6 +56,8 @@ class Answer:
     """The code and what was said."""
     hint: str = ""
     """Which settings it may be about."""
+    said: str = ""
+    """Of what was taken: what was told of it besides."""
 
 
 def pieces(request: bytes, max_bytes: int) -> Iterator[bytes]:

@@ -39,6 +39,8 @@ SMALLEST_LIMIT = 1024 * 1024
 """That setting's least value: what is refused below it is not refused for its size."""
 TIMEOUT_SECONDS = 30.0
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+LONGEST_SAID = 500
+"""Characters of what the collector says that are stored."""
 LONGEST_DELAY = 300.0
 """A RetryInfo is followed up to here."""
 
@@ -46,29 +48,32 @@ LONGEST_DELAY = 300.0
 class Sender:
     """A thread that sends.
 
-    ``acknowledge`` is called with the id of the newest row that is done with, and what of it the collector refused;
-    ``report_damage`` when the database turns out to be damaged.
+    ``acknowledge`` is called with the id of the newest row that is done with, what of it the collector refused, and
+    what the collector said of it besides; ``report_damage`` when the database turns out to be damaged; ``note_problem``
+    when the collector begins to take no spans, with the reason, or to take them, with an empty text.
     """
 
     def __init__(
         self,
         path: Path,
         endpoint: str,
-        acknowledge: Callable[[int, list[DeadLetter]], None],
+        acknowledge: Callable[[int, list[DeadLetter], str], None],
         report_damage: Callable[[sqlite3.Error], None],
         credentials: Credentials = Credentials(),  # noqa: B008 - it is frozen
         authority: str = "",
+        note_problem: Callable[[str], None] = lambda _problem: None,
     ) -> None:
         self._path = path
         self._acknowledge = acknowledge
         self._report_damage = report_damage
+        self._note_problem = note_problem
         self._connection = Connection(endpoint, METHOD, credentials, authority)
         self._endpoint = endpoint
         self._last = 0
         self._limit = REQUEST_BYTES
         """Of a request, in bytes."""
-        self._failing = (grpc.StatusCode.OK, "")
-        """What the collector answered last, and where to look for that."""
+        self._failing: tuple[grpc.StatusCode, str] | None = None
+        """What the collector answered last, and where to look for that; None before its first answer."""
         self.rejected = 0
         """Spans that the collector has dropped out of requests that it took (OTLP's partial success): lost."""
         self._wake = threading.Event()
@@ -131,7 +136,7 @@ class Sender:
         # Messages of one type, one after the other, are that message with all their members: no row is parsed.
         answer = self._send(b"".join(data for _, data in rows))
         if answer.taken:
-            self._done(rows[-1][0], [])
+            self._done(rows[-1][0], [], answer.said)
         elif answer.refused:
             # Not before the collector has taken something else: it may be refusing everything.
             if not (answer := self._probe(rows, reader.newest())).taken:
@@ -140,7 +145,7 @@ class Sender:
                 answer, refused = self._sort_out(data)
                 if not answer.taken:
                     return answer
-                self._done(row_id, refused)
+                self._done(row_id, refused, answer.said)
         return answer
 
     def _probe(self, rows: list[Row], newest: Row | None) -> Answer:
@@ -166,23 +171,24 @@ class Sender:
                 return answer, []
         return Answer(taken=True), refused
 
-    def _done(self, row_id: int, refused: list[DeadLetter]) -> None:
+    def _done(self, row_id: int, refused: list[DeadLetter], said: str) -> None:
         if refused:
             problem = f"{len(refused)} spans for good, they are kept among the dead letters: {refused[0].reason}"
             logger.error("%s has refused %s", self._endpoint, problem)
         self._last = row_id
-        self._acknowledge(row_id, refused)
+        self._acknowledge(row_id, refused, said)
 
     # --- One request ---------------------------------------------------------------------------------------------
 
     def _send(self, rows: bytes) -> Answer:
         """Send a request, in several if it is too large for one; an answer other than OK is the last one's."""
-        answer = Answer(taken=True)
+        said = ""
         for request in pieces(rows, self._limit):
             answer = self._send_one(request)
             if not answer.taken:
-                break
-        return answer
+                return answer
+            said = answer.said or said
+        return Answer(taken=True, said=said)
 
     def _send_one(self, request: bytes) -> Answer:
         try:
@@ -199,7 +205,9 @@ class Sender:
         if told.rejected_spans:  # final, by OTLP's rule: never to be sent again
             self.rejected += told.rejected_spans
             logger.error("LOST: %s rejected %d spans: %s", self._endpoint, told.rejected_spans, message)
-        elif message:
+            said = f"{told.rejected_spans} of the spans of one request were rejected: {message}"
+            return Answer(taken=True, said=said[:LONGEST_SAID])
+        if message:
             logger.warning("%s took the spans, and warns: %s", self._endpoint, message)
         return Answer(taken=True)
 
@@ -220,16 +228,17 @@ class Sender:
 
     def _log(self, answer: Answer) -> None:
         """Say when the collector begins to take no spans, or to take them again."""
-        failing = answer.code, answer.hint
-        if failing == self._failing or self._ending.is_set():
+        failing, before = (answer.code, answer.hint), self._failing
+        if failing == before or self._ending.is_set():
             return
         self._failing = failing
-        if answer.taken:
-            logger.info("%s takes spans again", self._endpoint)
-        else:
+        problem = answer.problem + answer.hint
+        self._note_problem(problem[:LONGEST_SAID])
+        if not answer.taken:
             level = logging.WARNING if answer.code in RETRYABLE else logging.ERROR
-            problem = answer.problem + answer.hint
             logger.log(level, "%s does not take spans, they wait in the outbox: %s", self._endpoint, problem)
+        elif before is not None:
+            logger.info("%s takes spans again", self._endpoint)
 
 
 def _retry_delay(error: grpc.Call) -> float | None:

@@ -17,13 +17,15 @@ from typing import Any
 
 from . import folder as files
 from .folder import CorruptError, StoreError, UnusableError, is_corrupt
-from .rows import Batch, Checkpoint, JournalRow, Sizes
+from .rows import HISTORY_ROW_BYTES, Batch, Checkpoint, JournalRow, Sent, Sizes
 from .schema import migrate, transaction
 
 logger = logging.getLogger(__name__)
 
 SWEEP_ROWS = 64
 """What one commit lets go of for its age: few enough that no request waits for it."""
+HISTORY_ROWS = 4096
+"""The same of the history, whose rows are small: so it goes as fast as it can come."""
 SWEEP_PAGES = 256
 """Pages of 4 KiB that one commit gives back to the file system, a few milliseconds' work."""
 SPARE_PAGES = 4096
@@ -98,8 +100,12 @@ class Database:
             rows = (row for row in batch.journal if row.position >= batch.cut)
             write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_journal_values, rows))
             write.executemany(
-                "INSERT INTO outbox (taken, spans, data) VALUES (?, ?, ?)",
-                ((row.taken, row.spans, row.data) for row in batch.outbox),
+                "INSERT INTO outbox (taken, spans, data, listed) VALUES (?, ?, ?, ?)",
+                ((row.taken, row.spans, row.data, row.listed) for row in batch.outbox),
+            )
+            write.executemany(
+                "INSERT INTO history (taken, kind, said, data) VALUES (?, ?, ?, ?)",
+                ((row.taken, row.kind, row.said, row.data) for row in batch.history),
             )
             write.executemany(
                 "INSERT INTO dead_letters (taken, reason, stream, data) VALUES (?, ?, ?, ?)",
@@ -114,6 +120,8 @@ class Database:
                 write.execute("UPDATE directory SET summed = ?", (batch.summed,))
             if batch.heard is not None:
                 write.execute("UPDATE directory SET heard = ?", (batch.heard,))
+            if batch.problem is not None:
+                write.execute("UPDATE directory SET problem = ?, problem_since = ?", batch.problem)
         self.sizes = self.sizes - gone + _added(batch)
 
     def wipe_log(self) -> None:
@@ -125,23 +133,40 @@ class Database:
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _delete(self, batch: Batch) -> Sizes:
-        """What goes, and how much of it waited in the outbox and among the dead letters."""
+        """What goes, and how much of `sizes` that was; what stays of it in the history counts against it."""
         write, sweep = self._connection, batch.sweep
         gone = Sizes()
-        if upto := max(batch.sent, sweep.outbox_upto):
-            gone += self._outbox("WHERE id <= ?", upto)
-            write.execute("DELETE FROM outbox WHERE id <= ?", (upto,))
+        for sent in batch.sent:
+            gone += self._leave(sent, "delivered")
+        if sweep.outbox_upto:
+            gone += self._leave(Sent(sweep.outbox_upto, sweep.taken, "outbox_age"), "expired")
         if batch.cut:
             write.execute("DELETE FROM journal WHERE position < ?", (batch.cut,))
         if sweep.letters_upto:
             gone += self._letters("WHERE id <= ?", sweep.letters_upto)
             write.execute("DELETE FROM dead_letters WHERE id <= ?", (sweep.letters_upto,))
+        if sweep.history_upto:
+            gone += self._history("WHERE id <= ?", sweep.history_upto)
+            write.execute("DELETE FROM history WHERE id <= ?", (sweep.history_upto,))
         if sweep.tombstones:
             write.executemany("DELETE FROM checkpoints WHERE key = ?", ((key,) for key in sweep.tombstones))
             write.execute("UPDATE directory SET horizon = ?", (sweep.horizon,))
         for _ in range(sweep.pages):  # one for each call: Python steps a statement that has no columns only once
             write.execute("PRAGMA incremental_vacuum(1)")
         return gone
+
+    def _leave(self, sent: Sent, kind: str) -> Sizes:
+        """Outbox rows go, and leave what they have listed to the history."""
+        which = "WHERE id <= ?"
+        gone = self._outbox(which, sent.upto)
+        query = f"SELECT coalesce(sum(length(listed)), 0) FROM outbox {which}"  # noqa: S608
+        listed = self._one(query, sent.upto)[0] + gone.outbox_rows * (len(sent.said) + HISTORY_ROW_BYTES)
+        self._connection.execute(
+            f"INSERT INTO history (taken, kind, said, data) SELECT ?, ?, ?, listed FROM outbox {which} ORDER BY id",  # noqa: S608
+            (sent.taken, kind, sent.said, sent.upto),
+        )
+        self._connection.execute("DELETE FROM outbox WHERE id <= ?", (sent.upto,))
+        return gone - Sizes(history_bytes=listed)
 
     # --- What has grown old, or too much -------------------------------------------------------------------------
 
@@ -158,12 +183,24 @@ class Database:
     def old_letters(self, before: int, max_bytes: int) -> tuple[int, int]:
         """Up to which id the first dead letters go, for their age or for their sum, and how many they are."""
         query = "SELECT id, taken, length(data) FROM dead_letters ORDER BY id LIMIT ?"
+        return self._oldest(query, SWEEP_ROWS, before, self.sizes.letters_bytes - max_bytes)
+
+    def old_history(self, before: int, max_bytes: int) -> int:
+        """Up to which id the history's first rows go, for their age or for their sum."""
+        query = f"SELECT id, taken, length(data) + length(said) + {HISTORY_ROW_BYTES} FROM history ORDER BY id LIMIT ?"  # noqa: S608
+        return self._oldest(query, HISTORY_ROWS, before, self.sizes.history_bytes - max_bytes)[0]
+
+    def _oldest(self, query: str, most: int, before: int, excess: int) -> tuple[int, int]:
+        """Up to which id the first rows go, and how many they are: those of an earlier time, and of so many bytes.
+
+        ``query`` gives id, time and size of ``most`` rows.
+        """
         upto = count = 0
-        left = self.sizes.letters_bytes
-        for row_id, taken, size in self._all(query, SWEEP_ROWS):
-            if taken >= before and left <= max_bytes:
-                break
-            upto, count, left = row_id, count + 1, left - size
+        with closing(self._connection.execute(query, (most,))) as found:
+            for row_id, taken, size in found:
+                if taken >= before and excess <= 0:
+                    break
+                upto, count, excess = row_id, count + 1, excess - size
         return upto, count
 
     def oldest_ended(self, position: int, count: int) -> list[tuple[str, int]]:
@@ -240,7 +277,7 @@ class Database:
                 query = "UPDATE directory SET release = ? WHERE release <> ?"
                 connection.execute(query, (_release(), _release()))
             self._connection = connection
-            self.sizes = self._outbox() + self._letters()
+            self.sizes = self._outbox() + self._letters() + self._history()
         except BaseException:
             connection.close()
             raise
@@ -266,6 +303,11 @@ class Database:
         found = f"SELECT count(*), coalesce(sum(length(data)), 0) FROM dead_letters {which}"  # noqa: S608
         count, size = self._one(found, *values)
         return Sizes(letters=count, letters_bytes=size)
+
+    def _history(self, which: str = "", *values: int) -> Sizes:
+        size = f"length(data) + length(said) + {HISTORY_ROW_BYTES}"
+        found = f"SELECT coalesce(sum({size}), 0) FROM history {which}"  # noqa: S608
+        return Sizes(history_bytes=self._one(found, *values)[0])
 
     def _all(self, query: str, *values: int) -> list[Any]:
         return self._connection.execute(query, values).fetchall()
@@ -310,6 +352,7 @@ def _added(batch: Batch) -> Sizes:
         outbox_bytes=sum(len(row.data) for row in batch.outbox),
         letters=len(batch.dead_letters),
         letters_bytes=sum(len(letter.data) for letter in batch.dead_letters),
+        history_bytes=sum(row.size for row in batch.history),
     )
 
 

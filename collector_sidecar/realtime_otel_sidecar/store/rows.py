@@ -9,6 +9,8 @@ import msgspec
 
 ID_BYTES = 8
 """A span's id."""
+HISTORY_ROW_BYTES = 32
+"""What SQLite keeps of a row of the history beside its data: most of these rows are small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,36 @@ class OutboxRow:
     taken: int
     spans: int
     data: bytes
+    listed: bytes = b""
+    """What stays of it in the history: `HistoryRow.data`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The sender is done with the outbox rows up to this id.
+
+    The collector has taken them, but for what of them is among the dead letters. ``said``: what it told of them
+    besides; empty for nothing.
+    """
+
+    upto: int
+    taken: int = 0
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """What is remembered of a session that has ended, or of spans that have left (see the table for the kinds)."""
+
+    taken: int
+    kind: str
+    said: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes that it counts for."""
+        return len(self.data) + len(self.said) + HISTORY_ROW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +103,18 @@ class Sweep:
     outbox_spans: int = 0
     letters_upto: int = 0
     letters: int = 0
+    history_upto: int = 0
     tombstones: tuple[str, ...] = ()
     horizon: int = 0
     """The horizon once these tombstones are gone."""
     pages: int = 0
     """Free pages to give back to the file system."""
+    taken: int = 0
+    """When this was found out."""
 
     def __bool__(self) -> bool:
-        return bool(self.outbox_upto or self.letters_upto or self.tombstones or self.pages)
+        gone = self.outbox_upto or self.letters_upto or self.history_upto or self.tombstones
+        return bool(gone or self.pages)
 
 
 @dataclass(slots=True)
@@ -89,8 +125,12 @@ class Batch:
     outbox: list[OutboxRow] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    sent: int = 0
-    """Outbox rows up to this id are done with: taken by the collector, or among this batch's dead letters."""
+    history: list[HistoryRow] = field(default_factory=list)
+    """Sessions that have ended, and spans that the collector has refused for good."""
+    sent: list[Sent] = field(default_factory=list)
+    """In the order of their ids."""
+    problem: tuple[str, int] | None = None
+    """Why the collector takes no spans, and since when; None: as before."""
     cut: int = 0
     """Journal rows below this position are contained in checkpoints."""
     heard: float | None = None
@@ -102,19 +142,22 @@ class Batch:
     sweep: Sweep = field(default_factory=Sweep)
 
     def __bool__(self) -> bool:
-        written = self.journal or self.outbox or self.dead_letters or self.checkpoints
-        return bool(written or self.sent or self.cut or self.heard is not None or self.summed or self.sweep)
+        written = self.journal or self.outbox or self.dead_letters or self.checkpoints or self.history
+        told = self.heard is not None or self.problem is not None
+        return bool(written or self.sent or self.cut or told or self.summed or self.sweep)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much waits in the outbox and among the dead letters."""
+    """How much waits in the outbox, and is kept of dead letters and in the history."""
 
     outbox_rows: int = 0
     outbox_spans: int = 0
     outbox_bytes: int = 0
     letters: int = 0
     letters_bytes: int = 0
+    history_bytes: int = 0
+    """See `HistoryRow.size`."""
 
     def __add__(self, other: Sizes) -> Sizes:
         return Sizes(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))

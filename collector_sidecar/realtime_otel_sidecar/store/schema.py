@@ -36,10 +36,19 @@ CREATE TABLE sums (
     state  BLOB NOT NULL        -- MessagePack: what was added up
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE outbox (
-    id    INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: the sender's place in the queue
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: the sender's place in the queue
+    taken  INTEGER NOT NULL,
+    spans  INTEGER NOT NULL,                   -- how many
+    data   BLOB NOT NULL,                      -- an encoded ExportTraceServiceRequest
+    listed BLOB NOT NULL                       -- what stays of it in the history (which see) when it goes
+) STRICT;
+CREATE TABLE history (
+    id    INTEGER PRIMARY KEY,
     taken INTEGER NOT NULL,
-    spans INTEGER NOT NULL,                   -- how many
-    data  BLOB NOT NULL                       -- an encoded ExportTraceServiceRequest
+    kind  TEXT NOT NULL,        -- and what the data is: 'session': MessagePack, a session that has ended
+                                -- 'delivered', 'expired', 'refused': MessagePack, ids of spans by their trace's
+    said  TEXT NOT NULL,        -- by whom it was refused, or the setting that ended it; empty for nothing
+    data  BLOB NOT NULL
 ) STRICT;
 CREATE TABLE checkpoints (
     key      TEXT PRIMARY KEY,
@@ -63,9 +72,11 @@ CREATE TABLE directory (
     release TEXT NOT NULL,      -- the newest that has opened it
     heard   REAL NOT NULL,      -- the clock that counts silence; a journal row may know better
     horizon INTEGER NOT NULL,   -- no unknown stream that began by then is opened; -1: none was forgotten
-    summed  INTEGER NOT NULL    -- of the last journal row that the sums contain
+    summed  INTEGER NOT NULL,   -- of the last journal row that the sums contain
+    problem TEXT NOT NULL,      -- why the collector takes no spans, as it says; empty if it does
+    problem_since INTEGER NOT NULL
 ) STRICT;
-INSERT INTO directory VALUES (lower(hex(randomblob(16))), '', 0, -1, 0);
+INSERT INTO directory VALUES (lower(hex(randomblob(16))), '', 0, -1, 0, '', 0);
 """,
 )
 

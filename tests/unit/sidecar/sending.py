@@ -47,13 +47,18 @@ class Running:
     ) -> None:
         self.acknowledged: list[int] = []
         self.refused: list[DeadLetter] = []
+        self.said: list[str] = []
+        """What the collector has told of what it took."""
+        self.problems: list[str] = []
+        """Why it took nothing from then on; empty: it does."""
         self.damage: list[Exception] = []
         told = self._acknowledge, self.damage.append
-        self.sender = Sender(database.path, endpoint, *told, credentials, authority)
+        self.sender = Sender(database.path, endpoint, *told, credentials, authority, self.problems.append)
         self._database = database
 
-    def _acknowledge(self, row_id: int, refused: list[DeadLetter]) -> None:
+    def _acknowledge(self, row_id: int, refused: list[DeadLetter], said: str) -> None:
         self.refused += refused
+        self.said += [said] if said else []
         self.acknowledged.append(row_id)
 
     def put(self, *rows: bytes) -> None:

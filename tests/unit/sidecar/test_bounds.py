@@ -15,7 +15,7 @@ from realtime_otel_sidecar import bounds, journal
 from realtime_otel_sidecar import engine as engine_module
 from realtime_otel_sidecar.engine import Unavailable
 from realtime_otel_sidecar.store import database as database_module
-from realtime_otel_sidecar.store.rows import Batch, DeadLetter, OutboxRow
+from realtime_otel_sidecar.store.rows import Batch, DeadLetter, HistoryRow, OutboxRow
 from tests.sidecar import conversation, one_by_one
 from tests.unit.sidecar.rig import Rig, eventually, open_streams, outbox, stitched
 
@@ -91,6 +91,8 @@ def test_a_span_that_the_collector_does_not_take_is_given_up_counted_and_called_
         eventually(lambda: rig.rows("SELECT data FROM outbox") == [(b"young",)])
         eventually(lambda: rig.engine.counters.spans_expired == 600)
         assert rig.database.sizes.outbox_spans == 1
+        said = rig.rows("SELECT kind, said, count(*) FROM history GROUP BY kind, said")
+        assert said == [("expired", "outbox_age", 200)], "what became of them is remembered"
     lost = [each for each in caplog.records if "LOST" in each.getMessage()]
     assert {each.levelno for each in lost} == {logging.ERROR}
     assert "192 spans have waited in the outbox for more than 604800 s (outbox_age)" in lost[0].getMessage()
@@ -119,6 +121,25 @@ def test_dead_letters_go_when_they_are_old(tmp_path: Path, caplog: pytest.LogCap
         eventually(lambda: rig.rows("SELECT reason FROM dead_letters") == [("new",)])
         eventually(lambda: rig.engine.counters.dead_letters_dropped == 100)
     assert "64 dead letters were let go for their age or their sum" in caplog.text
+
+
+def test_what_has_become_of_spans_is_forgotten_when_it_is_old(tmp_path: Path) -> None:
+    now = time.time_ns()
+    rows = [HistoryRow(now - 31 * DAY, "delivered", "", b"") for _ in range(100)]
+    with aged(tmp_path / "data", Batch(history=[*rows, HistoryRow(now, "delivered", "young", b"")])) as rig:
+        eventually(lambda: rig.rows("SELECT said FROM history") == [("young",)])
+
+
+def test_of_too_much_history_the_oldest_goes_and_a_restart_counts_it_alike(tmp_path: Path) -> None:
+    now = time.time_ns()
+    rows = [HistoryRow(now, "delivered", str(number), bytes(300 * 1024)) for number in range(7)]
+    with aged(tmp_path / "data", Batch(history=rows), history_mib=1) as rig:
+        eventually(lambda: count(rig, "history") == 3)
+        time.sleep(0.05)
+        assert rig.rows("SELECT said FROM history") == [("4",), ("5",), ("6",)]
+        sizes = rig.database.sizes
+    with Rig(tmp_path / "data", history_mib=1) as rig:
+        assert rig.database.sizes == sizes
 
 
 def test_of_too_many_dead_letters_the_oldest_go(tmp_path: Path) -> None:

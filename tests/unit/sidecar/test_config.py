@@ -44,6 +44,8 @@ OTHER_VALUES: dict[str, Any] = {
     "disk_reserve_mib": 0,
     "dead_letter_age": 3600.0,
     "dead_letters_mib": 16,
+    "history_age": 7200.0,
+    "history_mib": 8,
     "tool_logs": True,
     "metrics_interval": 1.0,
     "prices_file": "prices.yaml",

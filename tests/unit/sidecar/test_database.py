@@ -13,11 +13,16 @@ import pytest
 from realtime_otel_sidecar.store.database import Database, OutboxReader
 from realtime_otel_sidecar.store.folder import StoreError
 from realtime_otel_sidecar.store.rows import (
+    HISTORY_ROW_BYTES as ROW,
+)
+from realtime_otel_sidecar.store.rows import (
     Batch,
     Checkpoint,
     DeadLetter,
+    HistoryRow,
     JournalRow,
     OutboxRow,
+    Sent,
     Sizes,
     Sweep,
     pack_outputs,
@@ -31,13 +36,21 @@ def everything(position: int) -> Batch:
     """A batch that uses each statement of a commit."""
     return Batch(
         journal=[JournalRow(position, 1, 1.0, -1, "request", "1", b"data")],
-        outbox=[OutboxRow(1, 3, b"spans")],
+        outbox=[OutboxRow(1, 3, b"spans", b"listed")],
         dead_letters=[DeadLetter(1, "reason", "stream", b"record")],
         checkpoints=[Checkpoint(f"stream-{position}", position, 1, 1.0, False, b"", b"state")],
-        sent=position - 1,
+        history=[HistoryRow(1, "session", "", b"ended")],
+        sent=[Sent(position - 1, 2, "said")],
+        problem=(f"problem {position}", position),
         cut=position,
         heard=float(position),
-        sweep=Sweep(letters_upto=position - 1, tombstones=(f"stream-{position - 1}",), horizon=10 * position, pages=1),
+        sweep=Sweep(
+            letters_upto=position - 1,
+            history_upto=position - 1,
+            tombstones=(f"stream-{position - 1}",),
+            horizon=10 * position,
+            pages=1,
+        ),
     )
 
 
@@ -46,7 +59,8 @@ QUERIES = (
     "SELECT * FROM outbox",
     "SELECT * FROM dead_letters",
     "SELECT * FROM checkpoints",
-    "SELECT heard, horizon FROM directory",
+    "SELECT heard, horizon, problem, problem_since FROM directory",
+    "SELECT * FROM history",
 )
 
 
@@ -71,10 +85,13 @@ def test_a_batch_is_written_whole_or_not_at_all_whichever_statement_fails_and_ca
                 statements.append(failed)
                 assert (state(database), database.sizes) == (before, sizes), failed
                 database.commit(everything(2))
-            assert [rows[-1][0] for rows in state(database)] == [2, 2, 1, "stream-2", 2.0]
+            *rows, history = state(database)
+            assert [each[-1][0] for each in rows] == [2, 2, 1, "stream-2", 2.0]
             assert (database.heard(), database.horizon()) == (2.0, 20)
-            assert [len(rows) for rows in state(database)] == [1, 1, 1, 1, 1]
-            assert database.sizes == sizes == Sizes(1, 3, 5, 1, 6)
+            assert [len(each) for each in rows] == [1, 1, 1, 1, 1]
+            assert rows[-1] == [(2.0, 20, "problem 2", 2)]
+            assert [each[1:] for each in history] == [(2, "delivered", "said", b"listed"), (1, "session", "", b"ended")]
+            assert database.sizes == Sizes(1, 3, 5, 1, 6, len("said" + "listed" + "ended") + 2 * ROW)
             database.close()
         if not failed:
             break
@@ -87,7 +104,7 @@ def test_a_commit_that_could_not_even_be_rolled_back_can_be_tried_again(database
     with failing(database, lambda action, argument: argument in ("COMMIT", "ROLLBACK")), pytest.raises(sqlite3.Error):
         database.commit(everything(1))
     database.commit(everything(1))
-    assert [len(rows) for rows in state(database)] == [1, 1, 1, 1, 1]
+    assert [len(rows) for rows in state(database)] == [1, 1, 1, 1, 1, 1]
 
 
 def test_commits_are_synced_to_disk(database: Database) -> None:
@@ -134,9 +151,9 @@ def test_the_folder_has_an_identity_that_stays(tmp_path: Path) -> None:
 
 def test_an_outbox_id_is_never_used_twice(database: Database) -> None:
     database.commit(Batch(outbox=[OutboxRow(1, 1, b"one")]))
-    database.commit(Batch(sent=1))
+    database.commit(Batch(sent=[Sent(1)]))
     database.commit(Batch(outbox=[OutboxRow(1, 1, b"two")]))
-    assert state(database)[1] == [(2, 1, 1, b"two")]
+    assert state(database)[1] == [(2, 1, 1, b"two", b"")]
 
 
 def test_the_outbox_is_read_in_order_and_in_pieces_of_at_least_one_row(database: Database) -> None:
@@ -153,7 +170,7 @@ def test_the_outbox_is_read_in_order_and_in_pieces_of_at_least_one_row(database:
 def test_a_reader_sees_only_what_was_committed_and_never_stands_in_the_way(database: Database) -> None:
     reader = OutboxReader(database.path)
     database._connection.execute("BEGIN IMMEDIATE")
-    database._connection.execute("INSERT INTO outbox (taken, spans, data) VALUES (1, 1, x'01')")
+    database._connection.execute("INSERT INTO outbox (taken, spans, data, listed) VALUES (1, 1, x'01', x'')")
     assert reader.after(0, max_bytes=100) == []
     database._connection.execute("COMMIT")
     assert reader.after(0, max_bytes=100) == [(1, b"\x01")]

@@ -96,7 +96,30 @@ def test_spans_that_the_backend_rejects_are_not_sent_again(running: Running, bac
     backend.wait_until(lambda: len(backend.accepted) == 1)
     running.put(row(2))
     backend.wait_until(lambda: len(backend.accepted) == 2)
+    running.sender.stop(5)
     assert numbers(backend.accepted) == [1, 2]
+    assert running.said == ["1 of the spans of one request were rejected: not these"]
+
+
+def test_why_the_backend_takes_nothing_is_told_once_and_that_it_takes_spans_again(
+    running: Running, backend: Backend
+) -> None:
+    backend.answers = [*[refused(grpc.StatusCode.UNAUTHENTICATED)] * 3, unavailable()]
+    running.put(row(1))
+    backend.wait_until(lambda: len(backend.accepted) == 1)
+    running.put(row(2))
+    running.sender.stop(5)
+    assert running.problems == [
+        "UNAUTHENTICATED: as the test says (see endpoint_token_file)",
+        "UNAVAILABLE: as the test says",
+        "",
+    ]
+
+
+def test_that_the_backend_takes_spans_is_told_by_the_first_that_it_takes(running: Running, backend: Backend) -> None:
+    running.put(row(1))
+    running.sender.stop(5)
+    assert running.problems == [""], "a former process may have told otherwise"
 
 
 def test_details_that_are_no_retry_info_are_passed_over(running: Running, backend: Backend) -> None:

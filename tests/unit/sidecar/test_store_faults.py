@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import pytest
 
 from realtime_otel import contract
@@ -20,13 +21,14 @@ from realtime_otel.contract import Kind
 from realtime_otel_sidecar import bounds, journal
 from realtime_otel_sidecar import engine as engine_module
 from realtime_otel_sidecar.engine import Unavailable
+from realtime_otel_sidecar.history import SESSION, Ended, unlist
 from realtime_otel_sidecar.metrics.instruments import SESSIONS_STARTED
 from realtime_otel_sidecar.otlp import sender as sender_module
 from realtime_otel_sidecar.otlp.sender import Sender
 from realtime_otel_sidecar.store import database as database_module
 from realtime_otel_sidecar.store.folder import StoreError
 from tests.sidecar import Backend, Contents, SpanKey, conversation, interleaved
-from tests.unit.sidecar.rig import Faults, Rig, Totals, faults, stitched, totals
+from tests.unit.sidecar.rig import Faults, Rig, Totals, faults, outbox, read_only, stitched, totals
 from tests.unit.sidecar.test_engine import broken_request
 
 REQUESTS = interleaved([conversation("a", turns=2), conversation("b", turns=1)], size=11)
@@ -34,6 +36,7 @@ NOISE = [conversation(name, turns=1, service="noisy").request(0, 6) for name in 
 """Two streams of a service of which only one may be open."""
 REQUESTS[2:2], REQUESTS[5:5] = NOISE[:1], NOISE[1:]
 STARTED = SESSIONS_STARTED.name
+ENDED = ("a", "b", "noisy-1")
 SHARES = 4
 """The statements are shared out among so many tests, which each take their time."""
 
@@ -70,7 +73,8 @@ def sidecar(folder: Path, backend: Backend) -> Iterator[Rig]:
     """An engine and a sender, as the service wires them; at the end, all that there is has been sent."""
     with Rig(folder, dead_letter_age=0.001, max_streams_per_service=1, max_tombstones=1) as rig:
         engine = rig.engine
-        sender = Sender(rig.database.path, backend.endpoint, engine.acknowledge, engine.report_damage)
+        told = engine.acknowledge, engine.report_damage
+        sender = Sender(rig.database.path, backend.endpoint, *told, note_problem=engine.note_problem)
         rig.on_outbox = sender.wake
         sender.start()
         try:
@@ -91,10 +95,28 @@ def deliver(rig: Rig, requests: list[bytes]) -> None:
             time.sleep(0.002)
 
 
-def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents, Totals]:
+def remembered(folder: Path) -> Counter[tuple[str, SpanKey]]:
+    """What the history says of spans and of sessions: how often that.
+
+    What a stop that could not write has left in the outbox was sent, and the next start will say so.
+    """
+    with read_only(folder) as connection:
+        rows = connection.execute("SELECT kind, data FROM history").fetchall()
+    found = Counter[tuple[str, SpanKey]](("delivered", span) for span, _ in outbox(folder))
+    for kind, data in rows:
+        if kind == SESSION:
+            ended = msgspec.msgpack.decode(data, type=Ended)
+            found[kind, (ended.trace_id, ended.span_id)] += 1
+        else:
+            for trace_id, spans in unlist(data).items():
+                found.update((kind, (trace_id, span_id)) for _, span_id in spans)
+    return found
+
+
+def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents, Totals, Counter[tuple[str, SpanKey]]]:
     """Deliver everything, with a stop in the middle, while the statement of this number fails or is the last one.
 
-    Returns what has arrived, and what the metrics say.
+    Returns what has arrived, what the metrics say, and what the history says.
     """
     folders = [folder / "first"]
     parts = [[broken_request(), *REQUESTS[:3]], REQUESTS[3:]]
@@ -114,7 +136,7 @@ def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents, Totals
                 continue
             if not rig.engine.failed:
                 parts.pop(0)
-        return told, backend.contents, totals(rig)
+    return told, backend.contents, totals(rig), remembered(rig.folder)
 
 
 def wanted() -> Contents:
@@ -130,21 +152,25 @@ def session(name: str) -> SpanKey:
 @pytest.mark.parametrize("share", range(SHARES))
 def test_whichever_statement_it_is_the_same_spans_arrive(share: int, kill: bool, folder: Path) -> None:
     expected = wanted()
-    _, _, counted = play(folder / "undisturbed", 0, kill=False)
+    _, _, counted, history = play(folder / "undisturbed", 0, kill=False)
+    assert {span for kind, span in history if kind == "delivered"} == expected.keys()
+    assert {span for kind, span in history if kind == SESSION} == {session(name) for name in ENDED}
+    assert set(history.values()) == {1}
     for number in itertools.count(share + 1, SHARES):
-        told, arrived, measured = play(folder / str(number), number, kill=kill)
+        told, arrived, measured, said = play(folder / str(number), number, kill=kill)
         assert arrived == expected, f"statement {number}: {told.failed}"
         assert measured == counted, f"statement {number}: {told.failed}"
+        assert said == history, f"statement {number}: {told.failed}"
         if not told.failed:
             break
         shutil.rmtree(folder / str(number))
 
 
 def test_the_statements_are_all_that_a_store_is_used_with(folder: Path) -> None:
-    told, arrived, measured = play(folder / "played", 0, kill=False)
+    told, arrived, measured, _ = play(folder / "played", 0, kill=False)
     assert arrived == wanted()
     begun = {resource: count for (name, resource, _), (count, *_) in measured.items() if name == STARTED}
-    assert sum(begun.values()) == len(arrived.keys() & {session(name) for name in ("a", "b", "noisy-1")}) + 1
+    assert sum(begun.values()) == len(arrived.keys() & {session(name) for name in ENDED}) + 1
     assert b"evicted" in b"".join(arrived[session("noisy-1")])
     assert session("noisy-2") not in arrived
     kinds = Counter(
@@ -157,9 +183,11 @@ def test_the_statements_are_all_that_a_store_is_used_with(folder: Path) -> None:
         "INSERT INTO journal",
         "INSERT INTO outbox",
         "INSERT INTO dead_letters",
+        "INSERT INTO history",
         "INSERT OR REPLACE",
         "UPDATE directory SET heard",
         "UPDATE directory SET horizon",
+        "UPDATE directory SET problem",
         "DELETE FROM outbox",
         "DELETE FROM journal",
         "DELETE FROM dead_letters",
