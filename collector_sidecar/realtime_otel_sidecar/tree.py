@@ -72,12 +72,13 @@ def _render_trace(trace_id: bytes, spans: dict[bytes, Span]) -> Table:
     for root in roots:
         for row in _rows(root, spans, "", ""):
             duration = "" if row.duration is None else f"{row.duration / NANOSECONDS:.3f} s"
-            name = Text(row.guide, style="dim") + _harmless(row.name)
-            table.add_row(name, f"+{(row.start - origin) / NANOSECONDS:.3f} s", duration, _harmless(row.notes))
+            name = Text(row.guide, style="dim") + harmless(row.name)
+            table.add_row(name, f"+{(row.start - origin) / NANOSECONDS:.3f} s", duration, harmless(row.notes))
     return table
 
 
-def _harmless(text: Text) -> Text:
+def harmless(text: Text) -> Text:
+    """The text without characters that a terminal obeys; it is changed in place."""
     text.plain = text.plain.translate(CONTROL)
     return text
 

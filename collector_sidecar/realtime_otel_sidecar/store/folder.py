@@ -133,7 +133,7 @@ def inspect(path: Path) -> None:
         return
     with closing(_read_only(path)) as connection:
         try:
-            _check_version(path, connection)
+            check_version(path, connection)
             _check_pages(path, connection)
         except sqlite3.DatabaseError as error:
             raise CorruptError(str(error)) if is_corrupt(error) else error from error
@@ -148,7 +148,14 @@ def _read_only(path: Path) -> sqlite3.Connection:
     )
 
 
-def _check_version(path: Path, connection: sqlite3.Connection) -> None:
+def check_version(path: Path, connection: sqlite3.Connection) -> None:
+    """Whether it is ours, and of no newer release.
+
+    Raises:
+        StoreError: it is another program's.
+        NewerError: it is of a newer release.
+        sqlite3.Error: it cannot be read.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

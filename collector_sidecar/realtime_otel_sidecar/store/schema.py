@@ -39,8 +39,9 @@ CREATE TABLE outbox (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: the sender's place in the queue
     taken  INTEGER NOT NULL,
     spans  INTEGER NOT NULL,                   -- how many
-    data   BLOB NOT NULL,                      -- an encoded ExportTraceServiceRequest
-    listed BLOB NOT NULL                       -- what stays of it in the history (which see) when it goes
+    listed BLOB NOT NULL,                      -- what stays of it in the history (which see) when it goes; before the
+                                               -- data, for what lies behind that is found only through all its pages
+    data   BLOB NOT NULL                       -- an encoded ExportTraceServiceRequest
 ) STRICT;
 CREATE TABLE history (
     id    INTEGER PRIMARY KEY,

@@ -153,7 +153,7 @@ def test_an_outbox_id_is_never_used_twice(database: Database) -> None:
     database.commit(Batch(outbox=[OutboxRow(1, 1, b"one")]))
     database.commit(Batch(sent=[Sent(1)]))
     database.commit(Batch(outbox=[OutboxRow(1, 1, b"two")]))
-    assert state(database)[1] == [(2, 1, 1, b"two", b"")]
+    assert state(database)[1] == [(2, 1, 1, b"", b"two")]
 
 
 def test_the_outbox_is_read_in_order_and_in_pieces_of_at_least_one_row(database: Database) -> None:
