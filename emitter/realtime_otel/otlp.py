@@ -59,11 +59,13 @@ class Answer:
         outcome: taken; not now; or never.
         code: the name of the gRPC status.
         delay: seconds to wait that the destination has asked for, if it has.
+        details: what it said besides, which may be anything.
     """
 
     outcome: Outcome
     code: str
     delay: float | None = None
+    details: str = ""
 
 
 class Client(Protocol):
@@ -109,7 +111,7 @@ def _answer(error: Any) -> Answer:
     code: grpc.StatusCode = error.code()
     delay = _retry_delay(error)
     later = code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None)
-    return Answer(Outcome.LATER if later else Outcome.REFUSED, code.name, delay)
+    return Answer(Outcome.LATER if later else Outcome.REFUSED, code.name, delay, error.details() or "")
 
 
 def _retry_delay(error: Any) -> float | None:
