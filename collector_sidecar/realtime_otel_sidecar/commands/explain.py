@@ -37,6 +37,9 @@ def add(commands: Commands) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
+    import msgspec
+    from google.protobuf.message import DecodeError
+
     from ..explain.account import account_of
     from ..explain.search import find
     from ..explain.telling import never_arrived, story_of
@@ -56,6 +59,8 @@ def _run(flags: argparse.Namespace) -> int:
             ] or [never_arrived(reader, flags.id)]
     except (SettingsError, StoreError) as error:
         return fail(str(error))
+    except (msgspec.DecodeError, DecodeError) as error:  # SQLite has no checksums: it is found when a row is read
+        return fail(f"a row of the data directory is damaged: {error}")
     if flags.json:
         print(json.dumps([story.data for story in stories], ensure_ascii=False, indent=1))
     else:

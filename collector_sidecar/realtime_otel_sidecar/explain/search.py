@@ -6,7 +6,7 @@ the span that such an id would have is computed, and looked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from realtime_otel import contract
 from realtime_otel.contract import Fact, Kind
 
 from ..config import Settings
-from ..history import SESSION, Ended, unlist
+from ..history import SESSION, Ended, holders, listed_of, name_of
 from ..stitch.bodies import AnnotationBody, usable_attributes
 from ..stitch.events import read_body
 from ..stitch.record import Record
@@ -25,6 +25,8 @@ from .account import records_of
 
 PARTS = (Kind.RESPONSE, Kind.TOOL, Kind.USER_SPEECH, Kind.PLAYBACK, Kind.TRANSCRIPT)
 """Kinds of spans whose ids are made of an id of the protocol."""
+FIRST = (Kind.RESPONSE, Kind.TOOL, Kind.USER_SPEECH)
+"""Those without which none of the others has that id: a response's playback, an item's late transcript."""
 ORDINALS = 3
 """How often an id is taken to be opened again at most: the protocol does so hardly ever."""
 
@@ -115,30 +117,22 @@ def _holds(node: Any, text: str) -> bool:
 # --- What has left --------------------------------------------------------------------------------------------------
 
 
-def _ended(reader: Reader, text: str, raw: bytes) -> Iterator[str]:
-    """Streams of which a session has ended that is called so, or that has a span which is."""
+def _ended(reader: Reader, text: str, raw: bytes) -> set[str]:
+    """Streams of which a session has ended that is called so or, if there is none, that has a span which is."""
     sessions = [msgspec.msgpack.decode(row.data, type=Ended) for row in reader.history(SESSION)]
-    meant: dict[bytes, str] = {}
-    for each in sessions:
-        if text == each.key or each.is_called(text) or raw in (each.trace_id, each.span_id):
-            yield each.key
-        meant |= dict.fromkeys(spans_of(each.key, text), each.key) if not raw else {}
-    by_trace: dict[bytes, list[str]] = {}
-    for each in sessions:
-        by_trace.setdefault(each.trace_id, []).append(each.key)
-    for listed in _listed(reader):
-        for trace_id, spans in unlist(listed).items():
-            for _, span_id in spans:
-                if span_id in meant:
-                    yield meant[span_id]
-                elif span_id == raw:
-                    yield from by_trace.get(trace_id, [])
-
-
-def _listed(reader: Reader) -> Iterable[bytes]:
-    yield from reader.listed_in_outbox()
-    for row in reader.history("delivered", "expired", "refused"):
-        yield row.data
+    name = name_of(text)
+    called = {
+        each.key for each in sessions if text == each.key or raw in (each.trace_id, each.span_id) or each.has_name(name)
+    }
+    if called:
+        return called
+    if raw:
+        rows = [row.data for row in reader.history_with(raw) if row.kind != SESSION]
+        traces = {trace_id for data in (*rows, *reader.listed_in_outbox()) for trace_id in holders(data, {raw})}
+        return {each.key for each in sessions if each.trace_id in traces}
+    meant = {contract.span_id(kind, each.key, text): each.key for each in sessions for kind in FIRST}
+    rows = [row.data for row in reader.history("delivered", "expired")]
+    return {meant[span_id] for data in (*rows, *reader.listed_in_outbox()) for span_id in listed_of(data, meant)}
 
 
 def _by_binary(reader: Reader, raw: bytes) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from . import folder as files
 from .folder import CorruptError, StoreError, UnusableError, is_corrupt
-from .rows import HISTORY_ROW_BYTES, Batch, Checkpoint, JournalRow, Sent, Sizes
+from .rows import HISTORY_ROW_BYTES, Batch, Checkpoint, HistoryRow, JournalRow, Sent, Sizes
 from .schema import migrate, transaction
 
 logger = logging.getLogger(__name__)
@@ -103,10 +103,7 @@ class Database:
                 "INSERT INTO outbox (taken, spans, data, listed) VALUES (?, ?, ?, ?)",
                 ((row.taken, row.spans, row.data, row.listed) for row in batch.outbox),
             )
-            write.executemany(
-                "INSERT INTO history (taken, kind, said, data) VALUES (?, ?, ?, ?)",
-                ((row.taken, row.kind, row.said, row.data) for row in batch.history),
-            )
+            self._remember(batch.history)
             write.executemany(
                 "INSERT INTO dead_letters (taken, reason, stream, data) VALUES (?, ?, ?, ?)",
                 ((letter.taken, letter.reason, letter.stream, letter.data) for letter in batch.dead_letters),
@@ -156,17 +153,19 @@ class Database:
         return gone
 
     def _leave(self, sent: Sent, kind: str) -> Sizes:
-        """Outbox rows go, and leave what they have listed to the history."""
-        which = "WHERE id <= ?"
-        gone = self._outbox(which, sent.upto)
-        query = f"SELECT coalesce(sum(length(listed)), 0) FROM outbox {which}"  # noqa: S608
-        listed = self._one(query, sent.upto)[0] + gone.outbox_rows * (len(sent.said) + HISTORY_ROW_BYTES)
-        self._connection.execute(
-            f"INSERT INTO history (taken, kind, said, data) SELECT ?, ?, ?, listed FROM outbox {which} ORDER BY id",  # noqa: S608
-            (sent.taken, kind, sent.said, sent.upto),
-        )
+        """Outbox rows go, and then leave what they have listed to the history."""
+        gone = self._outbox("WHERE id <= ?", sent.upto)
+        listed = self._all("SELECT listed FROM outbox WHERE id <= ? ORDER BY id", sent.upto)
         self._connection.execute("DELETE FROM outbox WHERE id <= ?", (sent.upto,))
-        return gone - Sizes(history_bytes=listed)
+        rows = [HistoryRow(sent.taken, kind, sent.said, data) for (data,) in listed]
+        self._remember(rows)
+        return gone - Sizes(history_bytes=sum(row.size for row in rows))
+
+    def _remember(self, rows: Iterable[HistoryRow]) -> None:
+        self._connection.executemany(
+            "INSERT INTO history (taken, kind, said, data) VALUES (?, ?, ?, ?)",
+            ((row.taken, row.kind, row.said, row.data) for row in rows),
+        )
 
     # --- What has grown old, or too much -------------------------------------------------------------------------
 

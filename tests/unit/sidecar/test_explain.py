@@ -402,6 +402,17 @@ def test_a_database_that_cannot_be_read_is_an_error_that_says_so(
     assert expected in told
 
 
+def test_a_row_that_is_damaged_is_an_error_and_no_traceback(rig: Rig, tells: Tells) -> None:
+    rig.take(WHOLE.request())
+    rig.stop()
+    with sqlite3.connect(rig.folder / "realtime-otel.db") as connection:
+        connection.execute("UPDATE history SET data = x'c1' WHERE kind = 'session'")
+    connection.close()
+    status, told = tells("whole")
+    assert (status, told.startswith("realtime-otel: a row of the data directory is damaged")) == (1, True)
+    rig.__dict__.update(Rig(rig.folder).__dict__)  # what the fixture stops
+
+
 def test_an_empty_id_is_refused(rig: Rig, tells: Tells) -> None:
     rig.take(WHOLE.request())
     assert tells(" ") == (1, "realtime-otel: the id is empty")

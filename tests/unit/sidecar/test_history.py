@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime_otel import contract
 from realtime_otel.contract import Kind
-from realtime_otel_sidecar.history import Ended, Mark, list_spans, sessions_ended, unlist
+from realtime_otel_sidecar import history
+from realtime_otel_sidecar.history import Ended, Mark, holders, list_spans, listed_of, sessions_ended, unlist
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.spans import Resource, Span
 from tests import conversations as talk
 from tests.conversations import Logged, Step, closed, opened, session
 from tests.sidecar import conversation, record
-from tests.unit.sidecar.rig import Rig, core_spans, eventually
+from tests.unit.sidecar.rig import Rig, core_spans, eventually, outbox, stitched
 
 
 def ended(*requests: bytes) -> list[Ended]:
@@ -56,6 +59,12 @@ def test_the_ids_of_spans_come_back_by_their_trace_in_their_order(spans: list[Sp
     for trace_id, listed in found.items():
         assert [span_id for _, span_id in listed] == [each.span_id for each in spans if each.trace_id == trace_id]
     assert unlist(b"") == {}
+    wanted = {each.span_id for each in spans[::2]}
+    holding = {each.trace_id for each in spans if each.span_id in wanted}
+    assert sorted(listed_of(list_spans(spans), wanted)) == sorted(
+        each.span_id for each in spans if each.span_id in wanted
+    )
+    assert set(holders(list_spans(spans), wanted)) == holding
 
 
 def test_of_each_span_it_is_known_what_it_was_and_of_a_tool_whether_it_logged() -> None:
@@ -111,6 +120,18 @@ def test_no_text_that_may_name_a_person_is_written_down(tmp_path: Path) -> None:
     contents = (tmp_path / "data" / "realtime-otel.db").read_bytes()
     for text in (b"Lovelace", b"sess_secret", b"+4712345678"):
         assert text not in contents
+
+
+def test_a_defect_in_remembering_costs_no_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_span: Span) -> NoReturn:
+        raise RuntimeError("a defect of ours")
+
+    monkeypatch.setattr(history, "_ended", fail)
+    whole = conversation("whole", turns=1).request()
+    with Rig(tmp_path / "data") as rig:
+        rig.take(whole)
+        assert {key: {data} for key, data in outbox(rig.folder)} == stitched([whole])
+        assert rig.rows("SELECT * FROM history") == []
 
 
 def test_a_session_that_is_not_sampled_is_remembered_and_puts_nothing_out(tmp_path: Path) -> None:
