@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from realtime_otel_sidecar.checks.probe import SERVICE
+from tests.certificates import Authority
 from tests.sidecar import Backend, SidecarProcess, only_with
 from tests.stack.processes import NOWHERE, Collector, Jaeger, address, start_collector
 
@@ -179,6 +180,17 @@ def test_a_sidecar_that_is_away_or_refuses_is_told_from_the_others(chain: Chain,
         _, steps = chain.check("--sidecar", f"127.0.0.1:{full.port}")
     assert of(steps, "sidecar, ")["said"] == "NOT_SERVING"
     assert "has no room" in of(steps, "sidecar, ")["advice"]
+
+
+def test_a_sidecar_that_speaks_tls_is_asked_with_the_files_that_are_given(chain: Chain, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("sidecar", host="127.0.0.1")
+    with SidecarProcess(tmp_path, f"http://{NOWHERE}", *pair.flags("listen")) as secured:
+        endpoint = f"https://127.0.0.1:{secured.port}"
+        _, steps = chain.check("--sidecar", endpoint, "--sidecar-ca-file", str(authority.path))
+        assert of(steps, "sidecar, ")["state"] == "ok"
+        _, steps = chain.check("--sidecar", endpoint)
+        assert "does not trust the other's certificate" in of(steps, "sidecar, ")["advice"]
 
 
 def test_a_way_back_that_leads_elsewhere_or_wants_a_token_is_told(chain: Chain) -> None:
