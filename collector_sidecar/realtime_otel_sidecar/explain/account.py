@@ -51,7 +51,7 @@ PART_NAMES = {
 
 
 class Stage(StrEnum):
-    """Where a span is. Each is what is said of it; a later one is nearer to the backend, or to the end."""
+    """Where a span is, in words."""
 
     UNSAMPLED = "not sampled"
     SETTLED = "settled"

@@ -40,7 +40,7 @@ ENDS = {
 
 @dataclass(slots=True)
 class Story:
-    """What is told of one stream. ``problem``: something of it was lost, or is held up."""
+    """What is told of one stream, or of none. ``problem``: something was lost, is held up, or is not known."""
 
     title: str
     lines: list[str] = field(default_factory=list)

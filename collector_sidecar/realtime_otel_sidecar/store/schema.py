@@ -48,7 +48,7 @@ CREATE TABLE history (
     taken INTEGER NOT NULL,
     kind  TEXT NOT NULL,        -- and what the data is: 'session': MessagePack, a session that has ended
                                 -- 'delivered', 'expired', 'refused': MessagePack, ids of spans by their trace's
-    said  TEXT NOT NULL,        -- by whom it was refused, or the setting that ended it; empty for nothing
+    said  TEXT NOT NULL,        -- what the collector told of it, or the setting that took it; empty for nothing
     data  BLOB NOT NULL
 ) STRICT;
 CREATE TABLE checkpoints (
