@@ -91,6 +91,15 @@ class Ended(Struct, array_like=True, frozen=True):
         )
 
 
+def ended_of(row: HistoryRow) -> Ended:
+    """What a row of the kind `SESSION` holds.
+
+    Raises:
+        msgspec.DecodeError: it holds something else.
+    """
+    return msgspec.msgpack.decode(row.data, type=Ended)
+
+
 def name_of(text: str) -> bytes:
     """What is kept of a text by which a session can be looked for."""
     return contract.digest(("name", text))[:NAME_BYTES]
@@ -113,8 +122,7 @@ def unlist(data: bytes) -> Listed:
     Raises:
         msgspec.DecodeError: it is something else.
     """
-    listed: dict[bytes, bytes] = msgspec.msgpack.decode(data, type=dict[bytes, bytes]) if data else {}
-    return {trace_id: list(_pairs(joined)) for trace_id, joined in listed.items()}
+    return {trace_id: list(_pairs(joined)) for trace_id, joined in _joined(data).items()}
 
 
 def listed_of(data: bytes, wanted: Container[bytes]) -> list[bytes]:
@@ -136,12 +144,15 @@ def holders(data: bytes, wanted: Container[bytes]) -> list[bytes]:
 
 
 def _found(data: bytes, wanted: Container[bytes]) -> dict[bytes, list[bytes]]:
-    listed: dict[bytes, bytes] = msgspec.msgpack.decode(data, type=dict[bytes, bytes]) if data else {}
     size = 1 + ID_BYTES
     return {
         trace_id: [each for at in range(1, len(joined), size) if (each := joined[at : at + ID_BYTES]) in wanted]
-        for trace_id, joined in listed.items()
+        for trace_id, joined in _joined(data).items()
     }
+
+
+def _joined(data: bytes) -> dict[bytes, bytes]:
+    return msgspec.msgpack.decode(data, type=dict[bytes, bytes]) if data else {}
 
 
 def _pairs(joined: bytes) -> Iterator[tuple[Mark, bytes]]:

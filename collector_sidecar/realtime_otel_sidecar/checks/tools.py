@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from ..history import SESSION, Ended, Mark, unlist
+from ..history import SESSION, Mark, ended_of, unlist
 from ..store.reading import Reader
 from .steps import State, Step
 
@@ -23,7 +21,7 @@ def tool_logs(folder: Path) -> Iterator[Step]:
     """
     quiet, loud = Counter[str](), Counter[str]()
     with Reader(folder) as reader:
-        sessions = (msgspec.msgpack.decode(row.data, type=Ended) for row in reader.history(SESSION))
+        sessions = map(ended_of, reader.history(SESSION))
         services = {ended.trace_id: ended.service for ended in sessions}
         for row in reader.history("delivered"):
             for trace_id, spans in unlist(row.data).items():

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from realtime_otel.contract import Kind
 
 from ..config import Settings
-from ..history import SESSION, Ended, Mark, unlist
+from ..history import MARKS, SESSION, Ended, Mark, ended_of, unlist
 from ..otlp.decode import decode_request
 from ..stitch import attributes as key
 from ..stitch.record import Record
@@ -31,14 +31,8 @@ from ..store.rows import Checkpoint, DeadLetter, JournalRow, span_ids, unpack_ke
 HASHED = re.compile("[0-9a-f]{64}")
 """The key of a stream with a chosen id (`contract.stream_key`)."""
 NAMES = {
-    Mark.SESSION: key.SESSION,
-    Mark.USER_SPEECH: key.SPEECH,
-    Mark.RESPONSE: key.RESPONSE,
-    Mark.TOOL: key.TOOL,
-    Mark.LOGGED_TOOL: key.TOOL,
-    Mark.REMOTE_TOOL: key.TOOL,
-    Mark.PLAYBACK: key.PLAYBACK,
-    Mark.TRANSCRIPT: key.TRANSCRIPT,
+    **{mark: operation for operation, mark in MARKS.items()},
+    **dict.fromkeys((Mark.TOOL, Mark.LOGGED_TOOL, Mark.REMOTE_TOOL), key.TOOL),
     Mark.UNKNOWN: "span",
 }
 PART_NAMES = {
@@ -207,7 +201,7 @@ def _remember_sessions(account: Account, reader: Reader) -> None:
     for row in reader.history_with(account.key.encode()):
         if row.kind != SESSION:
             continue
-        ended = msgspec.msgpack.decode(row.data, type=Ended)
+        ended = ended_of(row)
         if ended.key == account.key:
             account.sessions.append((row.taken, row.said, ended))
             account.traces.add(ended.trace_id)
@@ -222,7 +216,7 @@ def _follow(account: Account, reader: Reader, trace_id: bytes) -> None:
             account.spans[span_id] = SpanFate(span_id, name, Stage.OUTBOX, waiting.taken, waiting.before)
     for row in reader.history_with(trace_id):
         if row.kind == SESSION:
-            account.shared += msgspec.msgpack.decode(row.data, type=Ended).key != account.key
+            account.shared += ended_of(row).key != account.key
             continue
         stage = {"delivered": Stage.DELIVERED, "expired": Stage.EXPIRED}.get(row.kind, Stage.REFUSED)
         for mark, span_id in unlist(row.data).get(trace_id, []):

@@ -15,7 +15,7 @@ from realtime_otel import contract
 from realtime_otel.contract import Fact, Kind
 
 from ..config import Settings
-from ..history import SESSION, Ended, holders, listed_of, name_of
+from ..history import SESSION, ended_of, holders, listed_of, name_of
 from ..stitch.bodies import AnnotationBody, usable_attributes
 from ..stitch.events import read_body
 from ..stitch.record import Record
@@ -119,7 +119,7 @@ def _holds(node: Any, text: str) -> bool:
 
 def _ended(reader: Reader, text: str, raw: bytes) -> set[str]:
     """Streams of which a session has ended that is called so or, if there is none, that has a span which is."""
-    sessions = [msgspec.msgpack.decode(row.data, type=Ended) for row in reader.history(SESSION)]
+    sessions = [ended_of(row) for row in reader.history(SESSION)]
     name = name_of(text)
     called = {
         each.key for each in sessions if text == each.key or raw in (each.trace_id, each.span_id) or each.has_name(name)

@@ -31,7 +31,7 @@ LETTERS = {
     Rejection.INTERNAL_ERROR: "brought out a defect of the stitcher; please report it, with the record",
 }
 """Why records never reached a span, in plain words."""
-ENDS = {
+ENDS: dict[str, str] = {
     CloseReason.EVICTED: "there was no room for it",
     CloseReason.SILENCE: "no record came any more",
     CloseReason.INTERNAL_ERROR: "a defect of the stitcher, see the dead letters",
@@ -88,7 +88,7 @@ def _tell_traces(story: Story, account: Account, jaeger: str) -> None:
 
 def _tell_sessions(story: Story, account: Account) -> None:
     for taken, said, ended in account.sessions:
-        why = ENDS.get(ended.reason)  # type: ignore[call-overload]
+        why = ENDS.get(ended.reason)
         setting = f" ({said})" if said else ""
         reason = f"{ended.reason}: {why}{setting}" if why else ended.reason
         story.tell(

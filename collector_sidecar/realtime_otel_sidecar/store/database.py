@@ -26,6 +26,8 @@ SWEEP_ROWS = 64
 """What one commit lets go of for its age: few enough that no request waits for it."""
 HISTORY_ROWS = 4096
 """The same of the history, whose rows are small: so it goes as fast as it can come."""
+HISTORY_SIZE = f"length(data) + length(said) + {HISTORY_ROW_BYTES}"
+"""`HistoryRow.size`, to SQLite."""
 SWEEP_PAGES = 256
 """Pages of 4 KiB that one commit gives back to the file system, a few milliseconds' work."""
 SPARE_PAGES = 4096
@@ -186,7 +188,7 @@ class Database:
 
     def old_history(self, before: int, max_bytes: int) -> int:
         """Up to which id the history's first rows go, for their age or for their sum."""
-        query = f"SELECT id, taken, length(data) + length(said) + {HISTORY_ROW_BYTES} FROM history ORDER BY id LIMIT ?"  # noqa: S608
+        query = f"SELECT id, taken, {HISTORY_SIZE} FROM history ORDER BY id LIMIT ?"  # noqa: S608
         return self._oldest(query, HISTORY_ROWS, before, self.sizes.history_bytes - max_bytes)[0]
 
     def _oldest(self, query: str, most: int, before: int, excess: int) -> tuple[int, int]:
@@ -304,8 +306,7 @@ class Database:
         return Sizes(letters=count, letters_bytes=size)
 
     def _history(self, which: str = "", *values: int) -> Sizes:
-        size = f"length(data) + length(said) + {HISTORY_ROW_BYTES}"
-        found = f"SELECT coalesce(sum({size}), 0) FROM history {which}"  # noqa: S608
+        found = f"SELECT coalesce(sum({HISTORY_SIZE}), 0) FROM history {which}"  # noqa: S608
         return Sizes(history_bytes=self._one(found, *values)[0])
 
     def _all(self, query: str, *values: int) -> list[Any]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from realtime_otel import contract
 from realtime_otel.contract import Kind
 from realtime_otel_sidecar import history
-from realtime_otel_sidecar.history import Ended, Mark, holders, list_spans, listed_of, sessions_ended, unlist
+from realtime_otel_sidecar.history import Ended, Mark, ended_of, holders, list_spans, listed_of, sessions_ended, unlist
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.spans import Resource, Span
 from tests import conversations as talk
@@ -25,7 +25,7 @@ from tests.unit.sidecar.rig import Rig, core_spans, eventually, outbox, stitched
 def ended(*requests: bytes) -> list[Ended]:
     """What is remembered of the sessions of these requests."""
     rows = sessions_ended(core_spans(list(requests), ended=True), 1)
-    return [msgspec.msgpack.decode(row.data, type=Ended) for row in rows]
+    return [ended_of(row) for row in rows]
 
 
 def span(trace_id: bytes, span_id: bytes, operation: str) -> Span:
