@@ -100,7 +100,7 @@ def _rows(span: Span, spans: dict[bytes, Span], guide: str, indent: str) -> Iter
 
 
 def _event_row(event: Span.Event, guide: str) -> Row:
-    values = _values(event.attributes)
+    values = values_of(event.attributes)
     if event.name != "log":
         notes = " ".join(str(values[name]) for name in (key.ERROR_TYPE, key.ERROR_CODE) if name in values)
         return Row(guide, Text("· " + event.name, style="dim"), event.time_unix_nano, None, Text(notes))
@@ -111,7 +111,7 @@ def _event_row(event: Span.Event, guide: str) -> Row:
 
 def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
     """What is worth a word: why it ended, tokens, latencies, links."""
-    values = _values(span.attributes)
+    values = values_of(span.attributes)
     notes: list[Text] = []
     if reason := values.get(key.CLOSE_REASON):
         inferred = " (inferred)" if values.get(key.CLOSE_INFERRED) else ""
@@ -140,7 +140,7 @@ def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
         if (seconds := _number(values, name)) is not None:
             notes.append(Text(text.format(seconds)))
     for link in span.links:
-        kind = LINKS.get(str(_values(link.attributes).get(key.LINK_KIND)), "→")
+        kind = LINKS.get(str(values_of(link.attributes).get(key.LINK_KIND)), "→")
         target = spans.get(link.span_id)
         notes.append(
             Text(f"{kind} {_label(target)}" if target is not None else f"{kind} {link.span_id.hex()}", style="dim")
@@ -152,7 +152,7 @@ def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
 
 def _label(span: Span) -> str:
     """How a link's target is called: its name, and its turn."""
-    values = _values(span.attributes)
+    values = values_of(span.attributes)
     named = values.get(contract.CALL_ID)
     return f"{span.name} {named}" if named else f"{span.name} of turn {values.get(key.TURN_INDEX, '?')}"
 
@@ -163,7 +163,8 @@ def _by_start(one: Span | Span.Event) -> tuple[int, int]:
     return one.time_unix_nano, 0
 
 
-def _values(attributes: Iterable[KeyValue]) -> dict[str, Any]:
+def values_of(attributes: Iterable[KeyValue]) -> dict[str, Any]:
+    """OTLP's attributes as Python's values."""
     return {pair.key: _value(pair.value) for pair in attributes}
 
 

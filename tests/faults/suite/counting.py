@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from realtime_otel_sidecar.config import Settings
@@ -16,8 +14,9 @@ from realtime_otel_sidecar.metrics.instruments import BY_NUMBER, Kind
 from realtime_otel_sidecar.metrics.measure import Meter
 from realtime_otel_sidecar.metrics.sums import Key, Series, Sums
 from realtime_otel_sidecar.otlp.resources import ResourceReader
-from realtime_otel_sidecar.stitch.spans import Attributes, Resource, Span, SpanEvent
+from realtime_otel_sidecar.stitch.spans import Resource, Span, SpanEvent
 from realtime_otel_sidecar.store.database import Database
+from realtime_otel_sidecar.tree import values_of
 from tests.faults.suite.comparing import Spans
 from tests.unit.sidecar.rig import core_spans
 
@@ -84,19 +83,7 @@ def _decoded(alone: bytes) -> Span:
         name=span.name,
         start=span.start_time_unix_nano,
         end=span.end_time_unix_nano,
-        attributes=_attributes(span.attributes),
-        events=[SpanEvent(each.time_unix_nano, each.name, _attributes(each.attributes)) for each in span.events],
+        attributes=values_of(span.attributes),
+        events=[SpanEvent(each.time_unix_nano, each.name, values_of(each.attributes)) for each in span.events],
         resource=Resource(resource_spans.resource.SerializeToString()),
     )
-
-
-def _attributes(pairs: Iterable[KeyValue]) -> Attributes:
-    return {pair.key: _value(pair.value) for pair in pairs}
-
-
-def _value(value: AnyValue) -> str | bool | int | float | list[str]:
-    kind = value.WhichOneof("value")
-    if kind == "array_value":
-        return [each.string_value for each in value.array_value.values]
-    found: str | bool | int | float = getattr(value, kind or "string_value")
-    return found

@@ -19,13 +19,14 @@ from realtime_otel_sidecar.metrics.instruments import BY_NUMBER
 from realtime_otel_sidecar.metrics.sums import Key, Series
 from realtime_otel_sidecar.otlp.decode import Broken, decode_request
 from realtime_otel_sidecar.otlp.encode import encode_span
+from realtime_otel_sidecar.otlp.sender import Sender
 from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.spans import Span
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.store import folder
 from realtime_otel_sidecar.store.database import Database, OutboxReader
 from realtime_otel_sidecar.store.rows import Batch
-from tests.sidecar import Contents, spans_of
+from tests.sidecar import Backend, Contents, spans_of
 
 TIMEOUT = 10.0
 
@@ -193,6 +194,16 @@ def by_name(found: Iterable[tuple[Key, Series]]) -> Totals:
 
 def open_streams(rig: Rig) -> set[str]:
     return set(rig.engine._conversations.open)
+
+
+def sender_of(rig: Rig, backend: Backend) -> Sender:
+    """A sender that is started, as the service wires it; whoever asks for it stops it."""
+    engine = rig.engine
+    told = engine.acknowledge, engine.report_damage
+    sender = Sender(rig.database.path, backend.endpoint, *told, note_problem=engine.note_problem)
+    rig.on_outbox = sender.wake
+    sender.start()
+    return sender
 
 
 def await_end(rig: Rig) -> None:

@@ -22,12 +22,11 @@ from realtime_otel_sidecar.cli import main
 from realtime_otel_sidecar.config import Settings
 from realtime_otel_sidecar.explain.account import Stage, account_of
 from realtime_otel_sidecar.otlp import sender as sender_module
-from realtime_otel_sidecar.otlp.sender import Sender
 from realtime_otel_sidecar.store.reading import Reader
 from tests import conversations as talk
 from tests.conversations import SECOND, STARTED, encoded, later, request, stream
 from tests.sidecar import Backend, conversation, partial, record, spans_of, unavailable
-from tests.unit.sidecar.rig import Rig, eventually, outbox, read_only, stitched
+from tests.unit.sidecar.rig import Rig, eventually, outbox, read_only, sender_of, stitched
 
 WHOLE = record(talk.weather_call(), "whole")
 Tells = Callable[..., tuple[int, str]]
@@ -63,11 +62,7 @@ def sending(rig: Rig, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Iter
     """A sender at work, as the service wires it."""
     monkeypatch.setattr(sender_module, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(sender_module, "LONGEST_WAIT", 0.05)
-    engine = rig.engine
-    told = engine.acknowledge, engine.report_damage
-    sender = Sender(rig.database.path, backend.endpoint, *told, note_problem=engine.note_problem)
-    rig.on_outbox = sender.wake
-    sender.start()
+    sender = sender_of(rig, backend)
     try:
         yield
     finally:

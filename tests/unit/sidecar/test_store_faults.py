@@ -24,11 +24,10 @@ from realtime_otel_sidecar.engine import Unavailable
 from realtime_otel_sidecar.history import SESSION, Ended, unlist
 from realtime_otel_sidecar.metrics.instruments import SESSIONS_STARTED
 from realtime_otel_sidecar.otlp import sender as sender_module
-from realtime_otel_sidecar.otlp.sender import Sender
 from realtime_otel_sidecar.store import database as database_module
 from realtime_otel_sidecar.store.folder import StoreError
 from tests.sidecar import Backend, Contents, SpanKey, conversation, interleaved
-from tests.unit.sidecar.rig import Faults, Rig, Totals, faults, outbox, read_only, stitched, totals
+from tests.unit.sidecar.rig import Faults, Rig, Totals, faults, outbox, read_only, sender_of, stitched, totals
 from tests.unit.sidecar.test_engine import broken_request
 
 REQUESTS = interleaved([conversation("a", turns=2), conversation("b", turns=1)], size=11)
@@ -73,10 +72,7 @@ def sidecar(folder: Path, backend: Backend) -> Iterator[Rig]:
     """An engine and a sender, as the service wires them; at the end, all that there is has been sent."""
     with Rig(folder, dead_letter_age=0.001, max_streams_per_service=1, max_tombstones=1) as rig:
         engine = rig.engine
-        told = engine.acknowledge, engine.report_damage
-        sender = Sender(rig.database.path, backend.endpoint, *told, note_problem=engine.note_problem)
-        rig.on_outbox = sender.wake
-        sender.start()
+        sender = sender_of(rig, backend)
         try:
             yield rig
         finally:
