@@ -4,18 +4,19 @@ ARG PYTHON_IMAGE=python:3.13-slim
 # Everything that is installed is pinned by hash, the build backend too; so pip asks the registry for nothing else.
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/realtime-otel/bin:$PATH
-RUN python3 -m venv /opt/realtime-otel
+# pip is the base image's own, so the environment that the images take over has none.
+RUN python3 -m venv --without-pip /opt/realtime-otel
 WORKDIR /src
 COPY requirements-sidecar.lock ./
-RUN pip install --require-hashes --no-deps -r requirements-sidecar.lock
+RUN pip --python /opt/realtime-otel/bin/python install --require-hashes --no-deps -r requirements-sidecar.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY emitter emitter
 COPY collector_sidecar collector_sidecar
-RUN pip install --no-deps --no-build-isolation .
+RUN pip --python /opt/realtime-otel/bin/python install --no-deps --no-build-isolation .
 
 FROM build AS build-demo
 COPY requirements-demo.lock ./
-RUN pip install --require-hashes --no-deps -r requirements-demo.lock
+RUN pip --python /opt/realtime-otel/bin/python install --require-hashes --no-deps -r requirements-demo.lock
 
 FROM ${PYTHON_IMAGE} AS runtime
 ENV PATH=/opt/realtime-otel/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
