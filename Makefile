@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 RUN := PYTHONPATH=. $(BIN)/python
 MINUTES ?= 10
 
-.PHONY: demo test check faults soak fuzz lint docs lock clean
+.PHONY: demo test check faults soak fuzz bench lint docs lock clean
 
 demo: $(VENV)/demo
 	$(RUN) -m examples.demo
@@ -35,6 +35,11 @@ soak: $(VENV)/dev
 # Looks for input that breaks something. What is found lies in .cache/fuzz, and the next run goes on from there.
 fuzz: $(VENV)/dev
 	$(RUN) -m tests.fuzz --minutes $(MINUTES)
+
+# What everything costs, each figure against something real (docs/performance.md): less than ten minutes.
+bench: $(VENV)/dev
+	$(RUN) -m tests.stack.build
+	$(RUN) -m benchmarks $(BENCH)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check
