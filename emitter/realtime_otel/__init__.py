@@ -14,9 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from realtime_otel.agents import RealtimeListener, observe
+    from realtime_otel.agents import RealtimeListener
     from realtime_otel.emitter import RealtimeEmitter
     from realtime_otel.logs import ToolLogHandler, ToolLogProcessor
+    from realtime_otel.observing import observe
 
     __version__: str
 
@@ -28,7 +29,7 @@ _HOMES = {
     "RealtimeListener": "agents",
     "ToolLogHandler": "logs",
     "ToolLogProcessor": "logs",
-    "observe": "agents",
+    "observe": "observing",
 }
 
 

@@ -1,4 +1,4 @@
-"""openai-agents: `observe` for its RealtimeSession, and a listener for its models.
+"""openai-agents: hooks for its RealtimeSession, and a listener for its models.
 
 What a listener is told is public. The rest is not, and hangs on the names below, which the tests hold against the
 framework's versions: they are replaced on the one session and the one model that are observed, never on a class. Where
@@ -21,11 +21,12 @@ import asyncio
 import contextlib
 import contextvars
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from realtime_otel.contract import Closed
 from realtime_otel.emitter import RealtimeEmitter, version_of
-from realtime_otel.guard import failed, guarded, nothing, warn_once
+from realtime_otel.guard import failed, guarded, nothing
+from realtime_otel.hooks import ABNORMAL_CLOSURE, NORMAL_CLOSURE, OBSERVED, Method, Settings, replace
 from realtime_otel.records import text_of
 from realtime_otel.server import NOWHERE, Server, nowhere, of_url
 from realtime_otel.stream import Parent
@@ -42,53 +43,36 @@ else:
 
 FRAMEWORK: Final = "openai-agents"
 
-_OBSERVED: Final = "_realtime_otel_emitter"
 _SEND: Final = "_send_raw_message"
 _SESSION_EVENTS: Final = ("tool_start", "handoff", "guardrail_tripped")
-_NORMAL_CLOSURE, _ABNORMAL_CLOSURE = 1000, 1006
 
 
-def observe(
-    session: RealtimeSession,
-    *,
-    session_id: str | None = None,
-    attributes: Mapping[str, AttributeValue] | None = None,
-    deltas: Deltas = "all",
-    content: bool | None = None,
-    parent: Parent | None = None,
-    provider: str = "",
-) -> RealtimeEmitter:
-    """Observe a session of openai-agents. Call it before `async with session`, else what came before is missing.
-
-    A session that is observed already keeps its emitter, which is returned. The arguments are those of
-    `RealtimeEmitter`.
-
-    Raises:
-        ValueError: `deltas` is none of "all", "first" and "off".
-    """
-    known = getattr(session, _OBSERVED, None)
+def observe_session(session: RealtimeSession, **settings: Unpack[Settings]) -> RealtimeEmitter:
+    """Observe a session of openai-agents; see `observing.observe`."""
+    known = getattr(session, OBSERVED, None)
     if isinstance(known, RealtimeEmitter):
         return known
     model = getattr(session, "model", None)
     server = _configured_server(session)
     emitter = RealtimeEmitter(
-        session_id=session_id,
-        attributes=attributes,
-        deltas=deltas,
-        content=content,
-        parent=parent,
+        **settings,
         agent_name=_name(getattr(session, "_current_agent", None)),
         framework=FRAMEWORK,
         framework_version=version_of(FRAMEWORK),
-        provider=provider,
         server_address=server.address,
         server_port=server.port,
         client_events=hasattr(model, _SEND),
         late=_is_entered(session, model),
     )
     if not emitter.closed:
-        _attach(session, _Watch(emitter, model, provider=provider, server=server))
+        _attach(session, _Watch(emitter, model, provider=settings.get("provider", ""), server=server))
     return emitter
+
+
+def is_observed(session: RealtimeSession) -> bool:
+    """Whether somebody observes the session, or listens to its model, already."""
+    listeners = getattr(getattr(session, "model", None), "_listeners", ())
+    return hasattr(session, OBSERVED) or any(isinstance(listener, RealtimeListener) for listener in listeners)
 
 
 class RealtimeListener(RealtimeModelListener):
@@ -207,14 +191,14 @@ class _Watch:
 
     def _disconnected(self) -> None:
         code = getattr(getattr(self.model, "_websocket", None), "close_code", None)
-        reason = Closed.SESSION_CLOSED if code == _NORMAL_CLOSURE else Closed.DISCONNECTED
+        reason = Closed.SESSION_CLOSED if code == NORMAL_CLOSURE else Closed.DISCONNECTED
         self.emitter.close(reason, code=code)
 
     def _failed(self, error: BaseException, context: str) -> None:
         name = type(error).__qualname__
         if name.startswith("ConnectionClosed"):
             received = getattr(error, "rcvd", None)
-            code = received.code if received is not None else _ABNORMAL_CLOSURE
+            code = received.code if received is not None else ABNORMAL_CLOSURE
             self.emitter.close(Closed.DISCONNECTED, code=code, error_type=name)
         elif context.startswith("WebSocket"):
             self.emitter.close(Closed.DISCONNECTED, error_type=name)
@@ -239,18 +223,18 @@ class _Listener(RealtimeModelListener):
 @guarded(nothing)
 def _attach(session: Any, watch: _Watch) -> None:
     emitter, model = watch.emitter, watch.model
-    setattr(session, _OBSERVED, emitter)
+    setattr(session, OBSERVED, emitter)
     if _is_entered(session, model):
         watch.connected()
     listener = _Listener(watch)
     model.add_listener(listener)
-    _replace(session, "_handle_tool_call", _around_tools(emitter), "tools do not nest in the trace")
-    _replace(
+    replace(session, "_handle_tool_call", _around_tools(emitter), "tools do not nest in the trace")
+    replace(
         session, "_put_event", _before_session_events(session, emitter), "tools, handoffs and guardrails are not stated"
     )
     restore = [
-        _replace(model, _SEND, _before_sending(emitter), "what the client sends is missing"),
-        _replace(model, _SEND + "_if", _before_sending_if(emitter), "what the client sends is missing in part"),
+        replace(model, _SEND, _before_sending(emitter), "what the client sends is missing"),
+        replace(model, _SEND + "_if", _before_sending_if(emitter), "what the client sends is missing in part"),
     ]
 
     @guarded(nothing)
@@ -261,34 +245,8 @@ def _attach(session: Any, watch: _Watch) -> None:
         for undo in reversed(restore):
             undo()
 
-    restore.append(_replace(model, "close", _after_closing(watch, end), "the end is stated at exit only"))
-    restore.append(_replace(model, "connect", _around_connect(watch, end), "a failed connect has no reason"))
-
-
-Method = Callable[..., Any]
-
-
-def _replace(owner: Any, name: str, wrapped: Callable[[Method], Method], otherwise: str) -> Callable[[], None]:
-    """Put `wrapped(method)` in a method's place on this one object; returns what undoes it."""
-    original = getattr(owner, name, None)
-    if original is None:
-        kind = type(owner).__qualname__
-        warn_once(f"{kind}.{name}", "realtime-otel: this %s has no %s, so %s", kind, name, otherwise)
-        return nothing
-    had = vars(owner).get(name)
-    replacement = wrapped(original)
-    setattr(owner, name, replacement)
-
-    def undo() -> None:
-        # Somebody may have put another wrapper around this one; with the stream closed, it does nothing.
-        if vars(owner).get(name) is not replacement:
-            return
-        if had is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, had)
-
-    return undo
+    restore.append(replace(model, "close", _after_closing(watch, end), "the end is stated at exit only"))
+    restore.append(replace(model, "connect", _around_connect(watch, end), "a failed connect has no reason"))
 
 
 def _no_scope() -> contextlib.AbstractContextManager[Any]:

@@ -71,9 +71,20 @@ async def openai_connection(server: RealtimeServer, **query: str) -> AsyncIterat
         yield connection
 
 
-async def hold_with_openai(server: RealtimeServer, *, speed: float, responses: int, **query: str) -> list[Event]:
-    """The same, asking for transcripts and answering calls; returns the server's events."""
+async def hold_with_openai(
+    server: RealtimeServer,
+    *,
+    speed: float,
+    responses: int,
+    observed: Callable[[AsyncRealtimeConnection], Any] = lambda _connection: None,
+    **query: str,
+) -> list[Event]:
+    """The same, asking for transcripts and answering calls; returns the server's events.
+
+    `observed` is given the connection before anything was read.
+    """
     async with openai_connection(server, **query) as connection:
+        observed(connection)
         await connection.session.update(
             session={"type": "realtime", "audio": {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}}
         )

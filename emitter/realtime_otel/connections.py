@@ -1,0 +1,337 @@
+"""Connections that an application reads itself: those of the `openai` package, and bare ones of `websockets`.
+
+Everything that passes through a connection passes through the methods below, which are replaced on the one object that
+is observed; iterating calls them too. The names that begin with `_` are not public: the tests hold them against the
+packages' versions, and where a version has one no more, everything else goes on.
+
+    connection.recv_bytes     openai: whatever reads an event calls this, with whatever parses it afterwards
+    connection.send           openai: an event, also of `connection.response.create()` and its like
+    connection.send_raw       openai, newer: an event as JSON text
+    connection._reconnect     openai, newer: whether a connection that was lost could be made anew
+    connection._on_reconnecting    openai, newer: whether that is tried
+    connection._connection    openai: the connection of `websockets`, which knows its server
+    connection.recv, .send    websockets: JSON text
+    connection.close          both
+
+What `client.realtime.connect()` returns is entered by methods that Python looks up on the class. So an observed one
+gets a class of its own, which only adds to these methods.
+
+    manager.__aenter__, .__enter__, .enter    connect
+    manager.__aexit__, .__exit__              why the application leaves
+    manager.send                              newer: an event to be sent once the connection stands
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import json
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from realtime_otel.contract import Closed
+from realtime_otel.emitter import RealtimeEmitter, version_of
+from realtime_otel.guard import guarded, nothing
+from realtime_otel.hooks import ABNORMAL_CLOSURE, NORMAL_CLOSURE, OBSERVED, Around, Method, Settings, replace
+from realtime_otel.server import NOWHERE, Server, nowhere
+
+OPENAI: Final = "openai"
+WEBSOCKETS: Final = "websockets"
+
+# What `websockets` raises for the codes 1000 and 1001: somebody has left in good order.
+_CLOSED_OK: Final = "ConnectionClosedOK"
+
+ENTER: Final = ("__aenter__", "__enter__", "enter")
+EXIT: Final = ("__aexit__", "__exit__")
+
+
+class Connection(Protocol):
+    """A connection of the `openai` package: sync or async, of the beta, to Azure."""
+
+    def recv_bytes(self) -> Any: ...
+    def send(self, event: Any) -> Any: ...
+    def close(self) -> Any: ...
+
+
+class ConnectionManager(Protocol):
+    """What `client.realtime.connect()` of the `openai` package returns."""
+
+    def enter(self) -> Any: ...
+
+
+class WebSocket(Protocol):
+    """A client's connection of the `websockets` package, sync or async."""
+
+    def recv(self) -> Any: ...
+    def send(self, message: Any, /) -> Any: ...
+    def close(self) -> Any: ...
+
+
+class Watch:
+    """One connection: its emitter, and how it ends. The emitter is opened when it is first asked for.
+
+    The span that is current where this is made is the session's parent.
+    """
+
+    def __init__(self, framework: str, settings: Settings) -> None:
+        self.ended = False
+        self._framework = framework
+        self._emitter: RealtimeEmitter | None = None
+        self._opening = threading.RLock()
+        self._undo: list[Callable[[], None]] = []
+        self._server = NOWHERE
+        self._reconnects = self._is_closing = False
+        self._lost: BaseException | None = None
+        self._error_type: str | None = None
+        self._queued: list[Any] = []
+        self.set_up(settings)
+
+    def set_up(self, settings: Settings) -> None:
+        """Other settings, and another parent, for an emitter that is not open yet."""
+        self.settings = settings
+        self._context = contextvars.copy_context()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the emitter has been opened."""
+        return self._emitter is not None
+
+    @property
+    def emitter(self) -> RealtimeEmitter:
+        """The emitter."""
+        if self._emitter is None:
+            with self._opening:
+                self._emitter = self._emitter or self._context.run(self._opened)
+        return self._emitter
+
+    def _opened(self) -> RealtimeEmitter:
+        return RealtimeEmitter(
+            **self.settings,
+            framework=self._framework,
+            framework_version=version_of(self._framework),
+            server_address=self._server.address,
+            server_port=self._server.port,
+        )
+
+    # --- Before there is a connection ---------------------------------------------------------------------------
+
+    @guarded(nothing)
+    def queued(self, event: Any) -> None:
+        """The application has given an event to be sent later."""
+        self._queued.append(event)
+
+    @guarded(nothing)
+    def connected(self, connection: Any) -> None:
+        """The connection stands. Nothing that came through it has been read."""
+        attach(connection, self)
+        queued, self._queued = self._queued, []
+        for event in queued:
+            self.emitter.client_event(event)
+
+    @guarded(nothing)
+    def refused(self, error: BaseException) -> None:
+        """The connection could not be made."""
+        self.ended = True
+        self.emitter.close(Closed.DISCONNECTED, error_type=type(error).__qualname__)
+
+    @guarded(nothing)
+    def left(self, kind: type[BaseException] | None, *_details: Any) -> None:
+        """The application leaves the connection's block, by an exception of this class."""
+        # A task that is cancelled, or Ctrl-C, is how calls usually end.
+        if kind is not None and issubclass(kind, Exception):
+            self._error_type = kind.__qualname__
+
+    # --- While it stands ----------------------------------------------------------------------------------------
+
+    def stands(self, server: Server, *, reconnects: bool, undo: list[Callable[[], None]]) -> None:
+        """Where the connection leads, whether it is made anew when it is lost, and what takes the hooks off it."""
+        self._server, self._reconnects, self._undo = server, reconnects, undo
+        if self._emitter is not None and server is not NOWHERE:
+            self._emitter.connected_to(*server, provider=self.settings.get("provider", ""))
+
+    @guarded(nothing)
+    def received(self, data: Any) -> None:
+        """What the server has sent."""
+        if not self.ended:
+            self.emitter.server_event(json.loads(data))
+
+    @guarded(nothing)
+    def sending(self, event: Any, *_args: Any, **_kwargs: Any) -> None:
+        """An event that the client is about to send."""
+        self.emitter.client_event(event)
+
+    @guarded(nothing)
+    def sending_text(self, data: Any, *_args: Any, **_kwargs: Any) -> None:
+        """The same, as JSON text."""
+        if not self.ended:
+            self.emitter.client_event(json.loads(data))
+
+    # --- Its end ------------------------------------------------------------------------------------------------
+
+    @guarded(nothing)
+    def not_received(self, error: BaseException) -> None:
+        """Reading has failed: at the end of the connection everything that came has been read."""
+        self.not_sent(error)
+        if self._lost is not None and not (self._reconnects or self._is_closing):
+            self.end()
+
+    @guarded(nothing)
+    def not_sent(self, error: BaseException) -> None:
+        """Sending has failed, which may be the end of the connection; but not of what there is to read."""
+        if type(error).__qualname__.startswith("ConnectionClosed") and not self._is_closing:
+            self._lost = error
+
+    @guarded(nothing)
+    def reconnected(self, is_connected: bool) -> None:
+        """Whether a connection that was lost stands again: the stream goes on with it."""
+        if is_connected:
+            self._lost = None
+        else:
+            self.end()
+
+    @guarded(nothing)
+    def closing(self, *_args: Any, **_kwargs: Any) -> None:
+        """The application closes the connection: whatever is read now is no loss."""
+        self._is_closing = True
+
+    @guarded(nothing)
+    def end(self, _result: Any = None) -> None:
+        """The connection is over."""
+        self.ended = True
+        if self._lost is None:
+            self.emitter.close(error_type=self._error_type)
+        else:
+            received = getattr(self._lost, "rcvd", None)
+            code = ABNORMAL_CLOSURE if received is None else received.code
+            name = type(self._lost).__qualname__
+            reason = Closed.SESSION_CLOSED if code == NORMAL_CLOSURE else Closed.DISCONNECTED
+            self.emitter.close(reason, code=code, error_type=None if name == _CLOSED_OK else name)
+        for undo in reversed(self._undo):
+            undo()
+
+
+WatchOf = Callable[[Any], Watch | None]
+
+
+def observe_connection(connection: Connection | WebSocket, framework: str, settings: Settings) -> RealtimeEmitter:
+    """Observe a connection; see `observing.observe`."""
+    watch = _watch_of(connection)
+    if watch is None:
+        watch = Watch(framework, settings)
+        attach(connection, watch)
+    return _opened_with(watch, settings)
+
+
+def observe_manager(manager: ConnectionManager, settings: Settings) -> RealtimeEmitter:
+    """Observe the connection that this will make; see `observing.observe`."""
+    watch = _watch_of(manager)
+    if watch is None:
+        watch = Watch(OPENAI, settings)
+        _attach_manager(manager, watch)
+    return _opened_with(watch, settings)
+
+
+def _opened_with(watch: Watch, settings: Settings) -> RealtimeEmitter:
+    # One that an instrumentor has put there is not open before something passes: until then, what the application says
+    # counts.
+    if not watch.is_open:
+        watch.set_up(settings)
+    return watch.emitter
+
+
+@guarded(nothing)
+def attach(connection: Any, watch: Watch) -> None:
+    """Put the hooks on a connection, unless it has some."""
+    if _watch_of(connection) is not None:
+        return
+    setattr(connection, OBSERVED, watch)
+    sees = Around(after=watch.received, failed=watch.not_received)
+    states = Around(before=watch.sending, failed=watch.not_sent)
+    states_text = Around(before=watch.sending_text, failed=watch.not_sent)
+    if hasattr(connection, "recv_bytes"):
+        hooks = {"recv_bytes": sees, "send": states}
+        if hasattr(connection, "send_raw"):
+            hooks["send_raw"] = states_text
+        if hasattr(connection, "_reconnect"):
+            hooks["_reconnect"] = Around(after=watch.reconnected)
+    else:
+        hooks = {"recv": sees, "send": states_text}
+    hooks["close"] = Around(before=watch.closing, after=watch.end, failed=watch.end)
+    watch.stands(
+        _server_of(connection),
+        reconnects="_reconnect" in hooks and getattr(connection, "_on_reconnecting", None) is not None,
+        undo=[replace(connection, name, hook, "the trace is not whole") for name, hook in hooks.items()],
+    )
+
+
+@guarded(nothing)
+def _attach_manager(manager: Any, watch: Watch) -> None:
+    setattr(manager, OBSERVED, watch)
+    kind = type(manager)
+    if kind not in _observed_classes:
+        _observed_classes[kind] = _observed_class(kind)
+    manager.__class__ = _observed_classes[kind]
+    if hasattr(manager, "send"):
+        replace(manager, "send", Around(before=watch.queued), "what is sent before it connects is missing")
+
+
+_observed_classes: dict[type, type] = {}
+
+
+def _observed_class(base: type) -> type:
+    """A class whose objects connect and leave as those of `base` do, and tell their watch of it."""
+
+    def watch_of(manager: Any) -> Watch:
+        watch: Watch = vars(manager)[OBSERVED]
+        if watch.ended:
+            # It is entered again, which is another connection.
+            watch = Watch(OPENAI, watch.settings)
+            setattr(manager, OBSERVED, watch)
+        return watch
+
+    hooked = {name: hooks(getattr(base, name), watch_of) for name, hooks in manager_hooks(base).items()}
+    return type(base.__name__, (base,), {"__module__": base.__module__, "__doc__": base.__doc__, **hooked})
+
+
+def manager_hooks(kind: type) -> dict[str, Callable[[Method, WatchOf], Method]]:
+    """What to put around which method of a class of connection managers."""
+    hooks = [(name, entering) for name in ENTER] + [(name, leaving) for name in EXIT]
+    return {name: hook for name, hook in hooks if hasattr(kind, name)}
+
+
+def entering(method: Method, watch_of: WatchOf) -> Method:
+    """The method of a class that connects, which tells the watch."""
+
+    @functools.wraps(method)
+    def enter(manager: Any) -> Any:
+        enter_it = functools.partial(method, manager)
+        watch = watch_of(manager)
+        return enter_it() if watch is None else Around(after=watch.connected, failed=watch.refused)(enter_it)()
+
+    return enter
+
+
+def leaving(method: Method, watch_of: WatchOf) -> Method:
+    """The method of a class that leaves, which tells the watch."""
+
+    @functools.wraps(method)
+    def leave(manager: Any, *details: Any) -> Any:
+        watch = watch_of(manager)
+        if watch is not None:
+            watch.left(*details)
+        return method(manager, *details)
+
+    return leave
+
+
+def _watch_of(observed: Any) -> Watch | None:
+    watch = vars(observed).get(OBSERVED) if hasattr(observed, "__dict__") else None
+    return watch if isinstance(watch, Watch) else None
+
+
+@guarded(nowhere)
+def _server_of(connection: Any) -> Server:
+    protocol = getattr(getattr(connection, "_connection", connection), "protocol", None)
+    uri = getattr(protocol, "uri", None) or getattr(protocol, "wsuri", None)
+    return NOWHERE if uri is None else Server(uri.host, uri.port)
