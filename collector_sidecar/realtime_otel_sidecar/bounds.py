@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .config import Settings
+from .config import MIB, Settings
 from .conversations import Conversations, Taken
 from .journal import Journal
 from .otlp.decode import Broken
@@ -27,7 +27,6 @@ from .store.rows import Batch, Sweep
 
 logger = logging.getLogger(__name__)
 
-MIB = 1024 * 1024
 SETTING = re.compile(r"\((max_\w+)\)$")
 LOOK_SECONDS = 1.0
 """How often the disk and what has grown old are looked at."""
@@ -59,6 +58,10 @@ class Counters:
     """Refused by the collector for good, now among the dead letters."""
     dead_letters: int = 0
     """Written, spans included."""
+    conversations_kept: Counter[str] = field(default_factory=Counter)
+    """That were held to their ends, by the setting that kept them; ``held_mib``: there was no room to wait."""
+    conversations_dropped: int = 0
+    """That were held to their ends, and that none of the rules has kept."""
     records_broken: int = 0
     """That break the contract."""
     records_refused: Counter[Rejection] = field(default_factory=Counter)

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .stitch.rules import Limits, RecordLimits, Rules, Waits
 ENVIRONMENT_PREFIX = "REALTIME_OTEL_"
 NANOSECONDS = 1_000_000_000
 KIB = 1024
+MIB = 1024 * KIB
 LONGEST_SECONDS = 10 * 365 * 86400.0
 """Of any setting that is a time; also keeps the sums of times that the core makes within 64 bits."""
 TIMES = (
@@ -73,6 +75,7 @@ SIZES = {
     "disk_reserve_mib": (0, LARGEST_STORE_MIB),
     "dead_letters_mib": (1, LARGEST_STORE_MIB),
     "history_mib": (1, LARGEST_STORE_MIB),
+    "held_mib": (1, LARGEST_STORE_MIB),
     "max_state_mib": (1, LARGEST_STATE_MIB),
     "max_state_mib_per_service": (1, LARGEST_STATE_MIB),
     "max_stream_mib": (1, LARGEST_MESSAGE_MIB),  # a state is one value in the database, too
@@ -88,6 +91,14 @@ PARTS = (
 )
 """Settings of which the first bounds a part of what the second bounds."""
 FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+class Export(StrEnum):
+    """When the spans of a conversation go out."""
+
+    SETTLED = "settled"
+    CLOSED = "closed"
+    """Once its session has ended, and only if it is to be kept."""
 
 
 def setting(default: Any, text: str) -> Any:
@@ -128,6 +139,18 @@ class Settings:
     dead_letters_mib: int = setting(256, "dead letters that are kept, in MiB; beyond it, the oldest go")
     history_age: float = setting(30 * 86400.0, "seconds for which it is remembered what became of a span or a session")
     history_mib: int = setting(64, "what is remembered of them, in MiB; beyond it, the oldest goes")
+    export: str = setting(
+        "settled", "when spans go out: settled, each as it settles; closed, when its session has ended"
+    )
+    held_mib: int = setting(
+        256, "spans that wait for their sessions to end, in MiB; beyond it, the oldest wait no longer"
+    )
+    keep_ratio: float = setting(1.0, "share of the sessions that are kept whatever is in them; needs export=closed")
+    keep_errors: bool = setting(True, "keep sessions with an error; with export=closed")
+    keep_interruptions: bool = setting(True, "keep sessions in which the user cut an answer; with export=closed")
+    keep_slow_turns: float = setting(
+        0.0, "keep sessions in which the user waited so many seconds for audio, 0 for none; needs export=closed"
+    )
     tool_logs: bool = setting(False, "put the messages of a tool's logs on its span (they are content)")
     metrics_interval: float = setting(15.0, "seconds between two exports of the metrics; 0 for none")
     prices_file: str = setting("", "YAML file with what tokens cost; without it, no cost is counted")
@@ -186,6 +209,7 @@ class Settings:
                 raise SettingsError(f"{part} ({getattr(self, part)}) is more than {whole} ({getattr(self, whole)})")
         if not 0 <= self.metrics_interval <= LONGEST_SECONDS:
             raise SettingsError(f"metrics_interval is {self.metrics_interval}; it must be 0 or more seconds")
+        _check_keeping(self)
         if not self.data_dir.strip():
             raise SettingsError("data_dir is empty; it must be a folder")
         if not _is_address(self.listen):
@@ -260,6 +284,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host.strip("[]")).is_loopback
     except ValueError:  # a name
         return False
+
+
+def _check_keeping(settings: Settings) -> None:
+    """Refuse a word that is none, and rules that nothing would follow."""
+    if settings.export not in list(Export):
+        raise SettingsError(f"export is {settings.export!r}; it must be {' or '.join(Export)}")
+    if not 0 <= settings.keep_ratio <= 1:
+        raise SettingsError(f"keep_ratio is {settings.keep_ratio}; it must be 0 to 1")
+    if not 0 <= settings.keep_slow_turns <= LONGEST_SECONDS:
+        raise SettingsError(f"keep_slow_turns is {settings.keep_slow_turns}; it must be 0 or more seconds")
+    for name, given in (("keep_ratio", settings.keep_ratio < 1), ("keep_slow_turns", settings.keep_slow_turns > 0)):
+        if given and settings.export != Export.CLOSED:
+            raise SettingsError(f"{name} is given, but export is {settings.export}; only export=closed keeps or drops")
 
 
 def _check_protection(settings: Settings) -> None:
@@ -349,6 +386,8 @@ def _boolean(text: str) -> bool:
 
 
 __all__: Sequence[str] = [
+    "MIB",
+    "Export",
     "Settings",
     "SettingsError",
     "add_flag",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from .config import Settings
+from .config import MIB, Settings
 from .shares import RECORD_BYTES, Excess, Limits, Shares
 from .silence import Silence
 from .stitch.order import Order
@@ -20,7 +20,6 @@ from .store.rows import Checkpoint, span_ids
 
 logger = logging.getLogger(__name__)
 
-MIB = 1024 * 1024
 TOMBSTONE_BYTES = 512
 """What a tombstone may take on the average; one of a chosen id can take a hundred times as much."""
 
@@ -36,11 +35,27 @@ class Taken:
     rejected: list[tuple[Record, Rejection]] = field(default_factory=list)
     begun: list[Resource] = field(default_factory=list)
     """The resource of each session that has begun."""
+    failed: bool = False
+    """Whether the core has failed on a stream, which may have ended without a span of its session."""
 
     @property
     def spans(self) -> list[Span]:
         """What is to go out."""
         return [span for span in self.settled if span.sampled]
+
+    def by_stream(self) -> Iterator[tuple[str, list[Span]]]:
+        """The same, of each stream that has any: its key, and its spans in the order in which they settled."""
+        spans = {span.span_id: span for span in self.spans}
+        for key, joined in self.outputs.items():
+            if of_it := [spans[each] for each in span_ids(joined) if each in spans]:
+                yield key, of_it
+
+    def add(self, later: Taken) -> None:
+        """What has settled in a later row, too."""
+        self.settled += later.settled
+        self.failed = self.failed or later.failed
+        for key, ids in later.outputs.items():
+            self.outputs[key] = self.outputs.get(key, b"") + ids
 
 
 class Conversations:
@@ -120,6 +135,7 @@ class Conversations:
     def _add(self, key: str, outcome: Outcome, taken: Taken) -> None:
         taken.rejected += outcome.rejected
         taken.begun += outcome.begun
+        taken.failed = taken.failed or bool(outcome.errors)
         for error in outcome.errors:
             logger.error("internal error, it costs one stream: %s", error)
         if not outcome.spans:

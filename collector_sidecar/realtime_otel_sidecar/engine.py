@@ -21,19 +21,18 @@ import msgspec
 from .bounds import Bounds, Counters
 from .config import Settings
 from .conversations import Conversations, Taken
-from .history import list_spans, refused_spans, sessions_ended
+from .history import refused_spans, sessions_ended
 from .journal import Journal
 from .metering import Metering, Told
 from .otlp.decode import Broken
-from .otlp.encode import encode_spans
+from .outlet import Outlet
 from .recovery import Recovery
 from .shares import Bound
 from .stitch.record import Record
-from .stitch.spans import Span
 from .stitch.stitcher import RULES_VERSION, Rejection
 from .store.database import Database
 from .store.folder import StoreError, is_corrupt
-from .store.rows import Batch, DeadLetter, JournalRow, OutboxRow, Sent, pack_keys, pack_outputs
+from .store.rows import Batch, DeadLetter, JournalRow, Sent, pack_keys, pack_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +40,6 @@ IDLE_SECONDS = 0.5
 """How often a quiet engine looks at the clock and at what was sent."""
 GROUP_BYTES = 8 * 1024 * 1024
 """A transaction takes in requests up to this size: more would make the first of them wait for the last."""
-SPANS_PER_ROW = 128
-"""Spans in one outbox row, so that a row stays far below the size of a request."""
 REQUESTS_LET_GO = 2
 """Requests of the sender, of 3 MiB each, that one commit deletes: what is deleted is overwritten, which takes time."""
 HEARTBEAT_SECONDS = 10.0
@@ -116,6 +113,7 @@ class Engine:
         self._journal = Journal(self._conversations, self._settings.journal_age)
         self._metering = Metering(self._settings)
         self._bounds = Bounds(self._settings, self._database, self._conversations, self._journal)
+        self._outlet = Outlet(self._settings, self._bounds.counters)
         self._heard = 0.0
         """What the store knows of the clock that counts silence."""
 
@@ -197,8 +195,10 @@ class Engine:
         self._identity = self._database.identity
         self._bounds.measure()
         batch = Batch(dead_letters=recovery.dead_letters)
-        _put_out(recovery.spans, time.time_ns(), batch)
-        batch.history = sessions_ended(recovery.spans, time.time_ns())
+        now = time.time_ns()
+        self._outlet.restore(self._database, self._conversations.open, now, batch)
+        self._outlet.put_out(recovery.found, self._conversations.open, now, batch)
+        batch.history = sessions_ended(recovery.found.settled, now)
         if batch:  # other rules or settings than those of the journal, or damage: with checkpoints, this happens once
             self._checkpoint(batch)
             self._commit(batch)
@@ -313,7 +313,7 @@ class Engine:
         batch.journal.append(row)
         batch.dead_letters += [_dead_letter(now, record, reason) for record, reason in taken.rejected]
         batch.history += sessions_ended(taken.settled, now, bounds or {})
-        _put_out(taken.spans, now, batch)
+        self._outlet.put_out(taken, self._conversations.open, now, batch)
 
     # --- Writing -------------------------------------------------------------------------------------------------
 
@@ -378,7 +378,7 @@ class Engine:
         self.counters.dead_letters += len(batch.dead_letters)
         if batch.sweep:
             self._bounds.swept(batch.sweep)
-        if batch.outbox:
+        if batch.outbox or batch.held:
             self._on_outbox()
 
     def _try_commit(self, batch: Batch) -> bool:
@@ -461,27 +461,6 @@ class Engine:
                 self._refuse([pending] if pending is not None else [])
         except queue.Empty:
             return
-
-
-def _put_out(spans: list[Span], now: int, batch: Batch) -> None:
-    """Into the outbox, a few rows."""
-    for at in range(0, len(spans), SPANS_PER_ROW):
-        _encode(spans[at : at + SPANS_PER_ROW], now, batch)
-
-
-def _encode(spans: list[Span], now: int, batch: Batch) -> None:
-    """One outbox row. A span that cannot be encoded, a defect of ours, becomes a dead letter."""
-    try:
-        data = encode_spans(spans).SerializeToString()
-        batch.outbox.append(OutboxRow(now, len(spans), data, list_spans(spans)))
-    except Exception as error:
-        if len(spans) > 1:
-            for span in spans:
-                _encode([span], now, batch)
-            return
-        logger.exception("internal error: a span cannot be encoded, it is kept among the dead letters")
-        shown = repr(spans[0]).encode("utf-8", "replace")
-        batch.dead_letters.append(DeadLetter(now, f"a span cannot be encoded: {error!r}", "", shown))
 
 
 def _dead_letter(taken: int, record: Record, reason: Rejection) -> DeadLetter:

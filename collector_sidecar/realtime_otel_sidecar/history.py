@@ -28,7 +28,7 @@ from .store.rows import ID_BYTES, DeadLetter, HistoryRow
 logger = logging.getLogger(__name__)
 
 SESSION, REFUSED = "session", "refused"
-"""Kinds of the rows that are made here; `Database.commit` makes the others."""
+"""Kinds of the rows that are made here; `Database.commit` makes the others: delivered, dropped, expired."""
 MOST_NAMES = 64
 """Texts by which one session can be looked for."""
 NAME_BYTES = 8

@@ -22,7 +22,6 @@ from .metering import Metering
 from .otlp.decode import decode_request
 from .stitch.record import Record
 from .stitch.rules import RecordLimits
-from .stitch.spans import Span
 from .stitch.stitcher import RULES_VERSION, key_of
 from .store.database import Database
 from .store.rows import Checkpoint, DeadLetter, JournalRow, unpack_keys, unpack_outputs
@@ -31,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Recovery:
-    """One start. ``spans`` and ``dead_letters`` are what it has come upon, to be committed with all checkpoints."""
+    """One start. ``found`` and ``dead_letters`` are what it has come upon, to be committed with all checkpoints."""
 
     def __init__(
         self,
@@ -49,7 +48,8 @@ class Recovery:
         self._contained: dict[str, int] = {}
         """Up to which position each stream's checkpoint contains the journal."""
         self._rules: Counter[str] = Counter()
-        self.spans: list[Span] = []
+        self.found = Taken()
+        """What has settled only now: sampled or not."""
         self.dead_letters: list[DeadLetter] = []
 
     def run(self) -> None:
@@ -101,7 +101,7 @@ class Recovery:
             taken = self._feed(row)
             # Of what is found only now; everything else is what the row holds.
             self._metering.take(Taken(settled=taken.settled), row.taken)
-            self.spans += taken.spans
+            self.found.add(taken)
         except (DecodeError, UnicodeDecodeError, msgspec.DecodeError) as error:
             logger.error("journal row %d cannot be read, and is kept among the dead letters: %s", row.position, error)
             self.dead_letters.append(DeadLetter(row.taken, f"a journal row cannot be read: {error}", "", row.data))

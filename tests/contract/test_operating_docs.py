@@ -21,7 +21,7 @@ from tests.unit.sidecar.rig import Rig
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 UNITS: Final = {"": 1, "s": 1, "min": 60, "days": 86400, "KiB": 1, "MiB": 1, "GiB": 1024}
-PAGES: Final = ("operations.md", "privacy.md")
+PAGES: Final = ("operations.md", "privacy.md", "sampling.md")
 KEPT: Final = (
     "journal_age", "outbox_age", "outbox_mib", "dead_letter_age", "dead_letters_mib", "tombstone_age",
     "history_age", "history_mib",
@@ -46,7 +46,7 @@ def test_both_pages_say_how_long_and_how_much_is_kept() -> None:
     assert {name for name, _ in stated("privacy.md")} >= {*KEPT} - {"outbox_mib", "history_mib"}
 
 
-@pytest.mark.parametrize("page", [*PAGES, "backends.md", "kubernetes.md"])
+@pytest.mark.parametrize("page", [*PAGES, "backends.md", "kubernetes.md", "versioning.md"])
 def test_the_links_of_the_page_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https://)([^)#]*)(?:#([a-z0-9-]+))?\)", (DOCS / page).read_text("utf-8"))
     assert links

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from realtime_otel.contract import Kind
 
 from ..config import Settings
-from ..history import MARKS, SESSION, Ended, Mark, ended_of, unlist
+from ..history import MARKS, REFUSED, SESSION, Ended, Mark, ended_of, unlist
 from ..otlp.decode import decode_request
 from ..stitch import attributes as key
 from ..stitch.record import Record
@@ -50,10 +50,21 @@ class Stage(StrEnum):
     UNSAMPLED = "not sampled"
     SETTLED = "settled"
     """Of an open stream: it has left the stitcher, and what became of it is not remembered any more."""
+    HELD = "held until the session has ended, which decides whether they are kept (export=closed)"
     OUTBOX = "waiting in the outbox"
     DELIVERED = "acknowledged by the collector"
+    DROPPED = "dropped with their session, which no rule has kept (keep_ratio, keep_errors, …)"
     EXPIRED = "dropped for its age"
     REFUSED = "refused by the collector"
+
+
+STAGES = {
+    "delivered": Stage.DELIVERED,
+    "dropped": Stage.DROPPED,
+    "expired": Stage.EXPIRED,
+    REFUSED: Stage.REFUSED,
+}
+"""By the kinds of the history's rows."""
 
 
 @dataclass(slots=True)
@@ -211,6 +222,9 @@ def _remember_sessions(account: Account, reader: Reader) -> None:
 
 def _follow(account: Account, reader: Reader, trace_id: bytes) -> None:
     """What became of the spans of a trace. Where it is that of a span around it, other streams may share it."""
+    for data, taken in reader.held_with(trace_id):
+        for span_id, name in _named(data, trace_id):
+            account.spans[span_id] = SpanFate(span_id, name, Stage.HELD, taken)
     for waiting in reader.outbox_with(trace_id):
         for span_id, name in _named(waiting.data, trace_id):
             account.spans[span_id] = SpanFate(span_id, name, Stage.OUTBOX, waiting.taken, waiting.before)
@@ -218,7 +232,7 @@ def _follow(account: Account, reader: Reader, trace_id: bytes) -> None:
         if row.kind == SESSION:
             account.shared += ended_of(row).key != account.key
             continue
-        stage = {"delivered": Stage.DELIVERED, "expired": Stage.EXPIRED}.get(row.kind, Stage.REFUSED)
+        stage = STAGES[row.kind]
         for mark, span_id in unlist(row.data).get(trace_id, []):
             known = account.spans.get(span_id)
             name = known.name if known is not None and known.name != NAMES[Mark.UNKNOWN] else NAMES[mark]

@@ -128,11 +128,11 @@ def _ended(reader: Reader, text: str, raw: bytes) -> set[str]:
         return called
     if raw:
         rows = [row.data for row in reader.history_with(raw) if row.kind != SESSION]
-        traces = {trace_id for data in (*rows, *reader.listed_in_outbox()) for trace_id in holders(data, {raw})}
+        traces = {trace_id for data in (*rows, *reader.listed()) for trace_id in holders(data, {raw})}
         return {each.key for each in sessions if each.trace_id in traces}
     meant = {contract.span_id(kind, each.key, text): each.key for each in sessions for kind in FIRST}
-    rows = [row.data for row in reader.history("delivered", "expired")]
-    return {meant[span_id] for data in (*rows, *reader.listed_in_outbox()) for span_id in listed_of(data, meant)}
+    rows = [row.data for row in reader.history("delivered", "dropped", "expired")]
+    return {meant[span_id] for data in (*rows, *reader.listed()) for span_id in listed_of(data, meant)}
 
 
 def _by_binary(reader: Reader, raw: bytes) -> Iterator[str]:

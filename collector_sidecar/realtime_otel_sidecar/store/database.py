@@ -15,9 +15,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from . import folder as files
 from .folder import CorruptError, StoreError, UnusableError, is_corrupt
-from .rows import HISTORY_ROW_BYTES, Batch, Checkpoint, HistoryRow, JournalRow, Sent, Sizes
+from .rows import (
+    HISTORY_ROW_BYTES,
+    Batch,
+    Checkpoint,
+    Facts,
+    HeldRow,
+    HistoryRow,
+    JournalRow,
+    OutboxRow,
+    Sent,
+    Sizes,
+    Verdict,
+)
 from .schema import migrate, transaction
 
 logger = logging.getLogger(__name__)
@@ -105,6 +119,7 @@ class Database:
                 "INSERT INTO outbox (taken, spans, data, listed) VALUES (?, ?, ?, ?)",
                 ((row.taken, row.spans, row.data, row.listed) for row in batch.outbox),
             )
+            moved = self._hold(batch.held)
             self._remember(batch.history)
             write.executemany(
                 "INSERT INTO dead_letters (taken, reason, stream, data) VALUES (?, ?, ?, ?)",
@@ -121,7 +136,7 @@ class Database:
                 write.execute("UPDATE directory SET heard = ?", (batch.heard,))
             if batch.problem is not None:
                 write.execute("UPDATE directory SET problem = ?, problem_since = ?", batch.problem)
-        self.sizes = self.sizes - gone + _added(batch)
+        self.sizes = self.sizes - gone + moved + _added(batch)
 
     def wipe_log(self) -> None:
         """Empty the write-ahead log, which keeps what was written, deleted or not, until it is overwritten.
@@ -130,6 +145,38 @@ class Database:
             sqlite3.Error: not now.
         """
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _hold(self, changes: Iterable[HeldRow | Verdict]) -> Sizes:
+        """Hold spans of conversations, or let them go; how much more of each there is then."""
+        more = Sizes()
+        for each in changes:
+            if isinstance(each, Verdict):
+                more += self._let_go(each)
+                continue
+            row = each.row
+            values = (each.stream, row.taken, row.spans, row.listed, row.data, msgspec.msgpack.encode(each.facts))
+            query = "INSERT INTO held (stream, taken, spans, listed, data, facts) VALUES (?, ?, ?, ?, ?, ?)"
+            self._connection.execute(query, values)
+            more += Sizes(held_spans=row.spans, held_bytes=len(row.data))
+        return more
+
+    def _let_go(self, verdict: Verdict) -> Sizes:
+        """What is held of a stream goes to the outbox, or only into the history."""
+        write, of_it = self._connection, "FROM held WHERE stream = ? AND spans > 0"
+        found = f"SELECT count(*), coalesce(sum(spans), 0), coalesce(sum(length(data)), 0) {of_it}"
+        rows, spans, size = write.execute(found, (verdict.stream,)).fetchone()
+        more = Sizes(held_spans=-spans, held_bytes=-size)
+        if verdict.keep:
+            values = f"SELECT ?, spans, data, listed {of_it} ORDER BY id"
+            write.execute(f"INSERT INTO outbox (taken, spans, data, listed) {values}", (verdict.taken, verdict.stream))
+            more += Sizes(outbox_rows=rows, outbox_spans=spans, outbox_bytes=size)
+        else:
+            listed = write.execute(f"SELECT listed {of_it} ORDER BY id", (verdict.stream,)).fetchall()
+            gone = [HistoryRow(verdict.taken, "dropped", "", data) for (data,) in listed]
+            self._remember(gone)
+            more += Sizes(history_bytes=sum(row.size for row in gone))
+        write.execute("DELETE FROM held WHERE stream = ?", (verdict.stream,))
+        return more
 
     def _delete(self, batch: Batch) -> Sizes:
         """What goes, and how much of `sizes` that was; what stays of it in the history counts against it."""
@@ -235,6 +282,13 @@ class Database:
         for row in self._connection.execute("SELECT * FROM journal ORDER BY position"):
             yield JournalRow(*row)
 
+    def held(self) -> Iterator[HeldRow]:
+        """What is held, in the order in which it settled."""
+        for stream, taken, spans, data, facts in self._connection.execute(
+            "SELECT stream, taken, spans, data, facts FROM held ORDER BY id"
+        ):
+            yield HeldRow(stream, OutboxRow(taken, spans, data), msgspec.msgpack.decode(facts, type=Facts))
+
     def outputs(self) -> Iterator[bytes]:
         """`JournalRow.outputs` of each row."""
         for (outputs,) in self._connection.execute("SELECT outputs FROM journal"):
@@ -278,7 +332,7 @@ class Database:
                 query = "UPDATE directory SET release = ? WHERE release <> ?"
                 connection.execute(query, (_release(), _release()))
             self._connection = connection
-            self.sizes = self._outbox() + self._letters() + self._history()
+            self.sizes = self._outbox() + self._held() + self._letters() + self._history()
         except BaseException:
             connection.close()
             raise
@@ -299,6 +353,10 @@ class Database:
         found = f"SELECT count(*), coalesce(sum(spans), 0), coalesce(sum(length(data)), 0) FROM outbox {which}"  # noqa: S608
         rows, spans, size = self._one(found, *values)
         return Sizes(outbox_rows=rows, outbox_spans=spans, outbox_bytes=size)
+
+    def _held(self) -> Sizes:
+        spans, size = self._one("SELECT coalesce(sum(spans), 0), coalesce(sum(length(data)), 0) FROM held")
+        return Sizes(held_spans=spans, held_bytes=size)
 
     def _letters(self, which: str = "", *values: int) -> Sizes:
         found = f"SELECT count(*), coalesce(sum(length(data)), 0) FROM dead_letters {which}"  # noqa: S608

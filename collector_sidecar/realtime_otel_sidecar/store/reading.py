@@ -1,8 +1,8 @@
 """A data directory read beside the process that owns it, or without one. Nothing is written, and nobody has to wait.
 
 Each query sees the database as of one moment, and ends at once: a reader that stays would keep the owner from emptying
-its write-ahead log. What the owner does between two queries moves a conversation on, from the journal to the outbox to
-the history: so whoever reads in this order meets everything at least once.
+its write-ahead log. What the owner does between two queries moves a conversation on, from the journal to what is
+held, to the outbox and to the history: so whoever reads in this order meets everything at least once.
 """
 
 from __future__ import annotations
@@ -123,9 +123,14 @@ class Reader:
         query = f"SELECT taken, kind, said, data FROM history WHERE kind IN ({', '.join('?' * len(kinds))}) ORDER BY id"  # noqa: S608
         return [HistoryRow(*row) for row in self._all(query, *kinds)]
 
-    def listed_in_outbox(self) -> list[bytes]:
-        """`OutboxRow.listed` of each row."""
-        return [listed for (listed,) in self._all("SELECT listed FROM outbox")]
+    def held_with(self, trace_id: bytes) -> list[tuple[bytes, int]]:
+        """Data and time of what is held of this trace, in its order."""
+        return self._all("SELECT data, taken FROM held WHERE instr(listed, ?) ORDER BY id", trace_id)
+
+    def listed(self) -> list[bytes]:
+        """`OutboxRow.listed` of each row that waits or is held."""
+        rows = self._all("SELECT listed FROM held WHERE spans > 0") + self._all("SELECT listed FROM outbox")
+        return [listed for (listed,) in rows]
 
     def letters_of(self, stream: str) -> list[DeadLetter]:
         """The dead letters of this stream, or of the trace in its place, in their order."""
@@ -174,7 +179,7 @@ def _extreme(which: str) -> str:
     order = "" if which == "min" else "DESC"
     ends = (
         f"SELECT (SELECT taken FROM {table} ORDER BY rowid {order} LIMIT 1) AS taken"  # noqa: S608
-        for table in ("journal", "outbox", "dead_letters", "history")
+        for table in ("journal", "held", "outbox", "dead_letters", "history")
     )
     return f"(SELECT coalesce({which}(taken), 0) FROM ({' UNION ALL '.join(ends)}))"  # noqa: S608
 

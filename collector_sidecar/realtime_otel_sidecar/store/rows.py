@@ -42,6 +42,45 @@ class OutboxRow:
     """What stays of it in the history: `HistoryRow.data`."""
 
 
+class Facts(msgspec.Struct, array_like=True, frozen=True):
+    """What held spans have in them that decides whether their conversation is kept."""
+
+    failed: bool = False
+    interrupted: bool = False
+    slowest: float = 0.0
+    """Seconds for which the user has waited for an answer, the longest of it."""
+    let_go: bool = False
+    """There was no room to wait for the decision: what came before has gone out, and what comes later will."""
+
+    def with_those(self, other: Facts) -> Facts:
+        """The facts of both."""
+        return Facts(
+            self.failed or other.failed,
+            self.interrupted or other.interrupted,
+            max(self.slowest, other.slowest),
+            self.let_go or other.let_go,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """Spans of a conversation that has not ended yet, or none and only the facts."""
+
+    stream: str
+    """Its key."""
+    row: OutboxRow
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is held of a stream goes to the outbox, or is dropped. ``taken``: Unix nanoseconds."""
+
+    stream: str
+    taken: int
+    keep: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """The sender is done with the outbox rows up to this id.
@@ -123,6 +162,8 @@ class Batch:
 
     journal: list[JournalRow] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
+    held: list[HeldRow | Verdict] = field(default_factory=list)
+    """In the order in which they were made: a verdict is about what was held before."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     history: list[HistoryRow] = field(default_factory=list)
@@ -144,12 +185,12 @@ class Batch:
     def __bool__(self) -> bool:
         written = self.journal or self.outbox or self.dead_letters or self.checkpoints or self.history
         told = self.heard is not None or self.problem is not None
-        return bool(written or self.sent or self.cut or told or self.summed or self.sweep)
+        return bool(written or self.held or self.sent or self.cut or told or self.summed or self.sweep)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much waits in the outbox, and is kept of dead letters and in the history."""
+    """How much waits in the outbox, is held, and is kept of dead letters and in the history."""
 
     outbox_rows: int = 0
     outbox_spans: int = 0
@@ -158,6 +199,9 @@ class Sizes:
     letters_bytes: int = 0
     history_bytes: int = 0
     """See `HistoryRow.size`."""
+    held_spans: int = 0
+    held_bytes: int = 0
+    """Of conversations that have not ended."""
 
     def __add__(self, other: Sizes) -> Sizes:
         return Sizes(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))

@@ -79,6 +79,19 @@ CREATE TABLE directory (
 ) STRICT;
 INSERT INTO directory VALUES (lower(hex(randomblob(16))), '', 0, -1, 0, '', 0);
 """,
+    """
+CREATE TABLE held (
+    id     INTEGER PRIMARY KEY,
+    stream TEXT NOT NULL,       -- key of the stream whose conversation has not ended
+    taken  INTEGER NOT NULL,
+    spans  INTEGER NOT NULL,    -- how many; this and the next two as in the outbox
+    listed BLOB NOT NULL,
+    data   BLOB NOT NULL,
+    facts  BLOB NOT NULL        -- MessagePack: what of them decides whether the conversation is kept; if it is not,
+                                -- the history has its spans with the kind 'dropped'
+) STRICT;
+CREATE INDEX held_by_stream ON held (stream, id);
+""",
 )
 
 

@@ -27,6 +27,7 @@ from tests import conversations as talk
 from tests.conversations import SECOND, STARTED, encoded, later, request, stream
 from tests.sidecar import Backend, conversation, partial, record, spans_of, unavailable
 from tests.unit.sidecar.rig import Rig, eventually, outbox, read_only, sender_of, stitched
+from tests.unit.sidecar.test_outlet import NOTHING_KEPT
 
 WHOLE = record(talk.weather_call(), "whole")
 Tells = Callable[..., tuple[int, str]]
@@ -456,3 +457,20 @@ def test_of_an_ended_stream_whose_history_is_gone_only_that_is_told(
     status, told = tells("whole")
     assert status == 0
     assert "It has ended; when, and what came of it, is not remembered (history_age, history_mib)" in told
+
+
+# --- Held until the session ends --------------------------------------------------------------------------------------
+
+
+def test_a_conversation_that_is_held_says_so_and_then_that_no_rule_has_kept_it(tmp_path: Path, tells: Tells) -> None:
+    settings = NOTHING_KEPT
+    with Rig(tmp_path / "data", **settings) as rig:
+        rig.take(WHOLE.request(0, -1))
+        assert "held until the session has ended" in tells("whole")[1]
+        assert "resp_1 is the realtime_inference" in tells("resp_1")[1]
+        rig.take(WHOLE.request(len(WHOLE.records) - 1))
+        status, told = tells("whole")
+        assert status == 0
+        assert "dropped with their session, which no rule has kept" in told
+    with Rig(tmp_path / "data", **settings):
+        assert "dropped with their session" in tells("resp_1")[1], "its journal is cut"

@@ -68,9 +68,9 @@ class Killed(Exception):
 
 
 @contextmanager
-def sidecar(folder: Path, backend: Backend) -> Iterator[Rig]:
+def sidecar(folder: Path, backend: Backend, export: str) -> Iterator[Rig]:
     """An engine and a sender, as the service wires them; at the end, all that there is has been sent."""
-    with Rig(folder, dead_letter_age=0.001, max_streams_per_service=1, max_tombstones=1) as rig:
+    with Rig(folder, dead_letter_age=0.001, max_streams_per_service=1, max_tombstones=1, export=export) as rig:
         engine = rig.engine
         sender = sender_of(rig, backend)
         try:
@@ -109,7 +109,9 @@ def remembered(folder: Path) -> Counter[tuple[str, SpanKey]]:
     return found
 
 
-def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents, Totals, Counter[tuple[str, SpanKey]]]:
+def play(
+    folder: Path, at: int, *, kill: bool, export: str = "settled"
+) -> tuple[Faults, Contents, Totals, Counter[tuple[str, SpanKey]]]:
     """Deliver everything, with a stop in the middle, while the statement of this number fails or is the last one.
 
     Returns what has arrived, what the metrics say, and what the history says.
@@ -126,7 +128,7 @@ def play(folder: Path, at: int, *, kill: bool) -> tuple[Faults, Contents, Totals
     with Backend() as backend, faults(at, die if kill else lambda: None) as told:
         while parts:
             try:
-                with sidecar(folders[-1], backend) as rig:
+                with sidecar(folders[-1], backend, export) as rig:
                     deliver(rig, parts[0])
             except (StoreError, Killed):  # a supervisor starts it again
                 continue
@@ -160,6 +162,23 @@ def test_whichever_statement_it_is_the_same_spans_arrive(share: int, kill: bool,
         if not told.failed:
             break
         shutil.rmtree(folder / str(number))
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["fails", "is the last"])
+def test_whichever_statement_it_is_a_conversation_that_is_held_goes_out_whole(kill: bool, folder: Path) -> None:
+    expected, struck = stitched(REQUESTS), 0
+    told, arrived, counted, history = play(folder / "undisturbed", 0, kill=False, export="closed")
+    ended = {key for key in expected if key[0] in {contract.trace_id(name) for name in ("a", "b")}}
+    assert ended <= arrived.keys()
+    meant = [number for number, statement in enumerate(told.statements, 1) if " held" in statement]
+    for number in meant:
+        told, came, measured, said = play(folder / str(number), number, kill=kill, export="closed")
+        assert came == arrived, f"statement {number}: {told.failed}"
+        assert measured == counted, f"statement {number}: {told.failed}"
+        assert said == history, f"statement {number}: {told.failed}"
+        shutil.rmtree(folder / str(number))
+        struck += " held" in told.failed
+    assert struck > 5, "from run to run, the statements come in nearly the same order"
 
 
 def test_the_statements_are_all_that_a_store_is_used_with(folder: Path) -> None:
