@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from realtime_otel.contract import Fact
-from realtime_otel_sidecar import engine as engine_module
-from realtime_otel_sidecar import journal
+from realtime_otel_sidecar import journal, outlet
 from realtime_otel_sidecar.engine import Engine, Unavailable
 from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
@@ -160,7 +159,7 @@ def test_a_span_that_cannot_be_encoded_becomes_a_dead_letter_and_the_others_go_o
             raise ValueError("a defect")
         return encode_spans(spans)
 
-    monkeypatch.setattr(engine_module, "encode_spans", fails_on_one)
+    monkeypatch.setattr(outlet, "encode_spans", fails_on_one)
     with Rig(tmp_path / "data") as rig:
         rig.take(ONE.request())
         found = outbox(rig.folder)
