@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from realtime_otel.contract import Closed
 from realtime_otel.emitter import RealtimeEmitter, version_of
 from realtime_otel.guard import failed, guarded, nothing
-from realtime_otel.hooks import ABNORMAL_CLOSURE, NORMAL_CLOSURE, OBSERVED, Method, Settings, replace
+from realtime_otel.hooks import ABNORMAL_CLOSURE, NORMAL_CLOSURE, OBSERVED, Method, Settings, join, replace
 from realtime_otel.records import text_of
 from realtime_otel.server import NOWHERE, Server, nowhere, of_url
 from realtime_otel.stream import Parent
@@ -51,6 +51,7 @@ def observe_session(session: RealtimeSession, **settings: Unpack[Settings]) -> R
     """Observe a session of openai-agents; see `observing.observe`."""
     known = getattr(session, OBSERVED, None)
     if isinstance(known, RealtimeEmitter):
+        join(known, settings)
         return known
     model = getattr(session, "model", None)
     server = _configured_server(session)

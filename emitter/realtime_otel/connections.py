@@ -33,7 +33,7 @@ from typing import Any, Final, Protocol
 from realtime_otel.contract import Closed
 from realtime_otel.emitter import RealtimeEmitter, version_of
 from realtime_otel.guard import guarded, nothing
-from realtime_otel.hooks import ABNORMAL_CLOSURE, NORMAL_CLOSURE, OBSERVED, Around, Method, Settings, replace
+from realtime_otel.hooks import ABNORMAL_CLOSURE, NORMAL_CLOSURE, OBSERVED, Around, Method, Settings, join, replace
 from realtime_otel.server import NOWHERE, Server, nowhere
 
 OPENAI: Final = "openai"
@@ -42,8 +42,8 @@ WEBSOCKETS: Final = "websockets"
 # What `websockets` raises for the codes 1000 and 1001: somebody has left in good order.
 _CLOSED_OK: Final = "ConnectionClosedOK"
 
-ENTER: Final = ("__aenter__", "__enter__", "enter")
-EXIT: Final = ("__aexit__", "__exit__")
+_ENTER: Final = ("__aenter__", "__enter__", "enter")
+_EXIT: Final = ("__aexit__", "__exit__")
 
 
 class Connection(Protocol):
@@ -211,31 +211,32 @@ class Watch:
             undo()
 
 
-WatchOf = Callable[[Any], Watch | None]
-
-
 def observe_connection(connection: Connection | WebSocket, framework: str, settings: Settings) -> RealtimeEmitter:
     """Observe a connection; see `observing.observe`."""
-    watch = _watch_of(connection)
-    if watch is None:
-        watch = Watch(framework, settings)
-        attach(connection, watch)
-    return _opened_with(watch, settings)
+    watch = watch_of(connection)
+    if watch is not None:
+        return _opened_with(watch, settings)
+    watch = Watch(framework, settings)
+    attach(connection, watch)
+    return watch.emitter
 
 
 def observe_manager(manager: ConnectionManager, settings: Settings) -> RealtimeEmitter:
     """Observe the connection that this will make; see `observing.observe`."""
-    watch = _watch_of(manager)
-    if watch is None:
-        watch = Watch(OPENAI, settings)
-        _attach_manager(manager, watch)
-    return _opened_with(watch, settings)
+    watch = watch_of(manager)
+    if watch is not None:
+        return _opened_with(watch, settings)
+    watch = Watch(OPENAI, settings)
+    _attach_manager(manager, watch)
+    return watch.emitter
 
 
 def _opened_with(watch: Watch, settings: Settings) -> RealtimeEmitter:
-    # One that an instrumentor has put there is not open before something passes: until then, what the application says
-    # counts.
-    if not watch.is_open:
+    # One that the instrumentor has put there is not open before something passes: until then, what the application
+    # says counts.
+    if watch.is_open:
+        join(watch.emitter, settings)
+    else:
         watch.set_up(settings)
     return watch.emitter
 
@@ -243,7 +244,7 @@ def _opened_with(watch: Watch, settings: Settings) -> RealtimeEmitter:
 @guarded(nothing)
 def attach(connection: Any, watch: Watch) -> None:
     """Put the hooks on a connection, unless it has some."""
-    if _watch_of(connection) is not None:
+    if watch_of(connection) is not None:
         return
     setattr(connection, OBSERVED, watch)
     sees = Around(after=watch.received, failed=watch.not_received)
@@ -272,8 +273,6 @@ def _attach_manager(manager: Any, watch: Watch) -> None:
     if kind not in _observed_classes:
         _observed_classes[kind] = _observed_class(kind)
     manager.__class__ = _observed_classes[kind]
-    if hasattr(manager, "send"):
-        replace(manager, "send", Around(before=watch.queued), "what is sent before it connects is missing")
 
 
 _observed_classes: dict[type, type] = {}
@@ -282,7 +281,7 @@ _observed_classes: dict[type, type] = {}
 def _observed_class(base: type) -> type:
     """A class whose objects connect and leave as those of `base` do, and tell their watch of it."""
 
-    def watch_of(manager: Any) -> Watch:
+    def present(manager: Any) -> Watch:
         watch: Watch = vars(manager)[OBSERVED]
         if watch.ended:
             # It is entered again, which is another connection.
@@ -290,34 +289,38 @@ def _observed_class(base: type) -> type:
             setattr(manager, OBSERVED, watch)
         return watch
 
-    hooked = {name: hooks(getattr(base, name), watch_of) for name, hooks in manager_hooks(base).items()}
-    return type(base.__name__, (base,), {"__module__": base.__module__, "__doc__": base.__doc__, **hooked})
+    members = {"__module__": base.__module__, "__doc__": base.__doc__, **manager_hooks(base, present)}
+    return type(base.__name__, (base,), members)
 
 
-def manager_hooks(kind: type) -> dict[str, Callable[[Method, WatchOf], Method]]:
-    """What to put around which method of a class of connection managers."""
-    hooks = [(name, entering) for name in ENTER] + [(name, leaving) for name in EXIT]
-    return {name: hook for name, hook in hooks if hasattr(kind, name)}
+WatchOf = Callable[[Any], Watch | None]
 
 
-def entering(method: Method, watch_of: WatchOf) -> Method:
-    """The method of a class that connects, which tells the watch."""
+def manager_hooks(kind: type, present: WatchOf) -> dict[str, Method]:
+    """What is to take the place of which method of a class of connection managers.
 
+    Args:
+        kind: the class.
+        present: gives the watch of a manager, at whatever the manager is asked to do.
+    """
+    hooks = dict.fromkeys(_ENTER, _entering) | dict.fromkeys(_EXIT, _leaving) | {"send": _queueing}
+    return {name: hook(getattr(kind, name), present) for name, hook in hooks.items() if hasattr(kind, name)}
+
+
+def _entering(method: Method, present: WatchOf) -> Method:
     @functools.wraps(method)
     def enter(manager: Any) -> Any:
-        enter_it = functools.partial(method, manager)
-        watch = watch_of(manager)
-        return enter_it() if watch is None else Around(after=watch.connected, failed=watch.refused)(enter_it)()
+        watch = present(manager)
+        entered = functools.partial(method, manager)
+        return entered() if watch is None else Around(after=watch.connected, failed=watch.refused)(entered)()
 
     return enter
 
 
-def leaving(method: Method, watch_of: WatchOf) -> Method:
-    """The method of a class that leaves, which tells the watch."""
-
+def _leaving(method: Method, present: WatchOf) -> Method:
     @functools.wraps(method)
     def leave(manager: Any, *details: Any) -> Any:
-        watch = watch_of(manager)
+        watch = present(manager)
         if watch is not None:
             watch.left(*details)
         return method(manager, *details)
@@ -325,7 +328,19 @@ def leaving(method: Method, watch_of: WatchOf) -> Method:
     return leave
 
 
-def _watch_of(observed: Any) -> Watch | None:
+def _queueing(method: Method, present: WatchOf) -> Method:
+    @functools.wraps(method)
+    def send(manager: Any, event: Any) -> Any:
+        watch = present(manager)
+        if watch is not None:
+            watch.queued(event)
+        return method(manager, event)
+
+    return send
+
+
+def watch_of(observed: Any) -> Watch | None:
+    """The watch of a connection or a manager that is observed."""
     watch = vars(observed).get(OBSERVED) if hasattr(observed, "__dict__") else None
     return watch if isinstance(watch, Watch) else None
 

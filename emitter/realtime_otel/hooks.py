@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
+from realtime_otel.emitter import RealtimeEmitter
 from realtime_otel.guard import nothing, warn_once
 from realtime_otel.stream import Parent
 from realtime_otel.tally import Deltas
@@ -19,6 +20,8 @@ OBSERVED: Final = "_realtime_otel"
 NORMAL_CLOSURE: Final = 1000
 ABNORMAL_CLOSURE: Final = 1006
 """WebSocket close codes (RFC 6455, 7.4.1); the second is never on the wire: the connection was lost without a word."""
+
+_DEFAULTS: Final = {"session_id": None, "deltas": "all", "content": None, "parent": None, "provider": ""}
 
 Method = Callable[..., Any]
 
@@ -32,6 +35,20 @@ class Settings(TypedDict, total=False):
     content: bool | None
     parent: Parent | None
     provider: str
+
+
+def join(emitter: RealtimeEmitter, settings: Settings) -> None:
+    """Do what can still be done with settings that come when the stream is open: attributes."""
+    attributes = settings.get("attributes")
+    if attributes:
+        emitter.annotate(**attributes)
+    late = ", ".join(name for name, default in _DEFAULTS.items() if settings.get(name, default) != default)
+    if late:
+        warn_once(
+            f"join {late}",
+            "realtime-otel: this is observed already, so what observe() is told now is ignored: %s",
+            late,
+        )
 
 
 def replace(owner: Any, name: str, wrapped: Callable[[Method], Method], otherwise: str) -> Callable[[], None]:
@@ -85,28 +102,32 @@ class Around:
     failed: Callable[[BaseException], None] = _ignore
 
     def __call__(self, method: Method) -> Method:
-        before, after, failed = self.before, self.after, self.failed
-
         @functools.wraps(method)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
-            before(*args, **kwargs)
-            try:
-                result = await method(*args, **kwargs)
-            except BaseException as error:
-                failed(error)
-                raise
-            after(result)
-            return result
+            self.before(*args, **kwargs)
+            return await self._awaited(method(*args, **kwargs))
 
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            before(*args, **kwargs)
+            self.before(*args, **kwargs)
             try:
                 result = method(*args, **kwargs)
             except BaseException as error:
-                failed(error)
+                self.failed(error)
                 raise
-            after(result)
+            # Somebody may have wrapped a coroutine function in a function.
+            if inspect.isawaitable(result):
+                return self._awaited(result)
+            self.after(result)
             return result
 
         return call_async if inspect.iscoroutinefunction(method) else call
+
+    async def _awaited(self, awaitable: Awaitable[Any]) -> Any:
+        try:
+            result = await awaitable
+        except BaseException as error:
+            self.failed(error)
+            raise
+        self.after(result)
+        return result
