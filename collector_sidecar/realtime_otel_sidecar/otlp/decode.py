@@ -2,32 +2,51 @@
 
 A record belongs to a conversation if it has ``openai.realtime.stream.id``. What breaks the contract is told apart, so
 that it can be kept among the dead letters and only it is rejected.
+
+Nine of ten records are deltas, which differ from the one before in little more than time, number, event id and size.
+So a record is compared with what is known of its stream, and only that is read in which it differs (`_Scope.next`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import takewhile
+from typing import Any, Final, NamedTuple
 
-from msgspec import Struct
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from google.protobuf.message import DecodeError
+from msgspec import Struct, structs
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as WholeLogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ProtoResource
 
 from realtime_otel import contract
 
 from ..stitch.bodies import is_deeper
+from ..stitch.events import TABLE
 from ..stitch.record import LogLine, Record
 from ..stitch.rules import RecordLimits
 from ..stitch.spans import Resource
+from .attributes import OTHER, VERSION, Field, known, read
+from .logs import LogRecord, parse
 
 PREFIX_LENGTH = len(contract.EVENT_PREFIX)
 SAMPLED = 0x01
 """The W3C trace flag, in the low byte of a record's flags."""
 LARGEST_TIME = 2**63 - 1
 """Year 2262. OTLP has room for twice as much, but then a sum of times would have none."""
-LARGEST_DELTA = 2**32
 LIMITS = RecordLimits()
+RESOURCES: Final = 256
+"""That are remembered, of at most 64 KiB each: about one for each process that has an open conversation."""
+
+KINDS: Final = {contract.EVENT_PREFIX + kind: kind for kind in TABLE}
+NEEDED: Final = frozenset({VERSION, "stream_id", "started"})
+"""Fields that every event has, the same on all of its stream."""
+CONSTANT: Final = NEEDED | {"chosen", "parent_span_id", "emitter_id", "events_only", "agent_name"}
+"""Fields that are the same on all records of a stream. Emitters write their attributes first, the id as the second."""
+OWN: Final = frozenset({"seq", "event_id", "delta_size", "audio_first", OTHER})
+"""Fields that a record has of its own, and what no rule reads. Emitters write their attributes last."""
+STREAMS: Final = 16_384
+"""Streams of which it is remembered what their records have in common, about 1 KiB each."""
 
 
 class Broken(Struct, frozen=True):
@@ -47,7 +66,7 @@ class ContractError(ValueError):
         self.stream = stream
 
 
-def decode_request(data: bytes, limits: RecordLimits = LIMITS) -> Iterator[Record | Broken]:
+def decode_request(data: bytes, limits: RecordLimits = LIMITS) -> list[Record | Broken]:
     """Each log record of an encoded ExportLogsServiceRequest that belongs to a conversation, in its order.
 
     Records of other services, without a stream id and without an ``openai.realtime.`` name, are passed over.
@@ -55,99 +74,176 @@ def decode_request(data: bytes, limits: RecordLimits = LIMITS) -> Iterator[Recor
     Raises:
         google.protobuf.message.DecodeError: the bytes are not such a request.
     """
-    request = ExportLogsServiceRequest.FromString(data)
-    for resource_logs in request.resource_logs:
-        resource = _resource(resource_logs.resource)
+    decoded: list[Record | Broken] = []
+    for resource_logs in parse(data).resource_logs:
+        resource = _resource(resource_logs.resource.SerializeToString())
         for scope_logs in resource_logs.scope_logs:
+            scope = _Scope(resource, scope_logs.scope.name, limits)
             for log_record in scope_logs.log_records:
                 try:
-                    record = decode_record(log_record, resource, scope_logs.scope.name, limits)
+                    record = scope.next(log_record) or scope.read(log_record)
+                except DecodeError:
+                    raise
                 except ContractError as error:
-                    yield Broken(log_record.SerializeToString(), str(error), error.stream)
+                    decoded.append(Broken(_encoded(log_record), str(error), error.stream))
                 except Exception as error:  # our defect: were the request refused for it, it would come again for ever
-                    yield Broken(log_record.SerializeToString(), f"internal error: {error!r}")
+                    decoded.append(Broken(_encoded(log_record), f"internal error: {error!r}"))
                 else:
                     if record is not None:
-                        yield record
+                        decoded.append(record)
+    return decoded
 
 
-def decode_record(
-    log_record: LogRecord, resource: Resource, scope: str, limits: RecordLimits = LIMITS
-) -> Record | None:
-    """One log record; None if it belongs to no conversation.
+class _Common(NamedTuple):
+    """What the records of a stream have in common that begin with the same attributes."""
 
-    Raises:
-        ContractError: it has an event's name but not what every event must carry.
+    attributes: Sequence[bytes]
+    record: Record
+    """What these attributes say; nothing stands where they say nothing."""
+
+
+class _Stream(NamedTuple):
+    """What is known of the events of a stream: those with this in common do not break the contract."""
+
+    resource: Resource
+    flags: int
+    all: _Common
+    newest: _Common
+    """Of the record that was read last and those like it: they name the same item and response."""
+
+
+_streams: Final[dict[bytes, _Stream]] = {}
+"""By the attribute with the id. Threads share it, so an entry is replaced and never changed."""
+
+
+class _Scope:
+    """The log records of one instrumentation scope.
+
+    `next` and `read` raise ContractError for a record that has an event's name and not what every event must carry, and
+    DecodeError if one of its attributes is none.
     """
-    is_event = log_record.event_name.startswith(contract.EVENT_PREFIX)
-    values = {pair.key: _value(pair.value) for pair in log_record.attributes}
-    stream_id = _text(values, contract.STREAM_ID)
-    if not stream_id:
-        if is_event:
-            raise ContractError(f"{_short(log_record.event_name)} without {contract.STREAM_ID}")
+
+    def __init__(self, resource: Resource, name: str, limits: RecordLimits) -> None:
+        self._resource = resource
+        self._name = name
+        self._limits = limits
+        self._too_large = ""
+        if len(resource.encoded) > limits.resource_bytes:
+            self._too_large = f"the resource has more than {limits.resource_bytes} bytes (max_resource_kib)"
+
+    def next(self, log_record: LogRecord) -> Record | None:
+        """An event of a known type and of a stream that is known, as emitters write it; None for any other record."""
+        encoded, time = log_record.attributes[:], log_record.time_unix_nano
+        stream, kind = _streams.get(encoded[1]) if len(encoded) > 1 else None, KINDS.get(log_record.event_name)
+        if stream is None or kind is None or self._too_large or not 0 < time <= LARGEST_TIME:
+            return None
+        resource, flags, _, (shared, common) = stream
+        if log_record.flags != flags or log_record.trace_id != common.trace_id or resource is not self._resource:
+            return None
+        if encoded[: len(shared)] != shared:
+            stream = _renewed(stream, encoded)
+            if stream is None:
+                return None
+            shared, common = stream.newest
+        seq, event_id, size = -1, "", 0
+        for each in encoded[len(shared) :]:
+            field, value = known.get(each) or read(each)
+            if field == "event_id":
+                event_id = value
+            elif field == "seq" and value is not None:
+                seq = value
+            elif field == "delta_size":
+                size = value
+            else:
+                return None
+        body = log_record.body.string_value
+        if body and (reason := _too_large(body, self._limits)):
+            raise ContractError(reason, common.stream_id)
+        return structs.replace(common, type=kind, time=time, seq=seq, event_id=event_id, delta_size=size, body=body)
+
+    def read(self, log_record: LogRecord) -> Record | None:
+        """One log record, whatever it is; None if it belongs to no conversation."""
+        encoded, name = log_record.attributes[:], log_record.event_name
+        found = [known.get(each) or read(each) for each in encoded]
+        fields, is_event = dict(found), name.startswith(contract.EVENT_PREFIX)
+        if not (stream_id := fields.get("stream_id", "")):
+            if is_event:
+                raise ContractError(f"{_short(name)} without {contract.STREAM_ID}")
+            return None
+        if not is_event:
+            return self._line(log_record, fields)
+        body, time = log_record.body.string_value, log_record.time_unix_nano
+        if reason := _broken(log_record, fields) or _too_large(body, self._limits) or self._too_large:
+            raise ContractError(reason, stream_id)
+        self._remember(log_record, encoded, found)
+        return self._record(log_record, fields, type=name[PREFIX_LENGTH:], time=time, body=body)
+
+    def _line(self, log_record: LogRecord, fields: dict[str, Any]) -> Record:
+        """An ordinary log record, which is never rejected. What it lacks makes it one without a number."""
+        time = min(log_record.time_unix_nano or log_record.observed_time_unix_nano, LARGEST_TIME)
+        if _broken(log_record, fields):
+            fields["seq"] = -1
+        if fields.get("started") is None:
+            fields["started"] = time
+        return self._record(log_record, fields, type="", time=time, log=_log_line(log_record, self._name))
+
+    def _record(self, log_record: LogRecord, fields: dict[str, Any], **more: Any) -> Record:
+        given = {"direction": "", **fields, **more}
+        for field in (VERSION, OTHER):
+            given.pop(field, None)
+        sampled = bool(log_record.flags & SAMPLED)
+        return Record(trace_id=log_record.trace_id, sampled=sampled, resource=self._resource, **given)
+
+    def _remember(self, log_record: LogRecord, encoded: Sequence[bytes], found: Sequence[Field]) -> None:
+        """Know the stream's further events by what this one, which does not break the contract, begins with."""
+        constant = list(takewhile(lambda each: each[0] in CONSTANT, found))
+        fields = dict(constant)
+        if fields.keys() >= NEEDED:
+            common = _Common(encoded[: len(constant)], self._record(log_record, fields, type="", time=0))
+            if len(_streams) >= STREAMS:
+                _streams.clear()
+            stream = _Stream(self._resource, log_record.flags, common, common)
+            _streams[encoded[1]] = _renewed(stream, encoded) or stream
+
+
+def _renewed(stream: _Stream, encoded: Sequence[bytes]) -> _Stream | None:
+    """What is known of the stream, with what this record of it has in common with others; None if that is nothing."""
+    shared, common = stream.all
+    if encoded[: len(shared)] != shared:
         return None
-    if log_record.event_name == contract.EVENT_PREFIX:
-        raise ContractError(f"an event's name has a type behind {contract.EVENT_PREFIX}", stream_id)
-    broken = _broken(log_record, values) or (
-        _too_large(log_record.body.string_value, resource, limits) if is_event else ""
-    )
-    if is_event and broken:
-        raise ContractError(broken, stream_id)
-    time = log_record.time_unix_nano or log_record.observed_time_unix_nano
-    return Record(
-        type=log_record.event_name[PREFIX_LENGTH:] if is_event else "",
-        time=min(time, LARGEST_TIME),
-        stream_id=stream_id,
-        chosen=values.get(contract.STREAM_CHOSEN) is True,
-        emitter_id=_text(values, contract.EMITTER_ID),
-        # A log line is never rejected; one that lacks what a numbered record must have is taken as one without number.
-        seq=_number(values, contract.SEQ, -1) if not broken else -1,
-        started=_number(values, contract.STREAM_STARTED, min(time, LARGEST_TIME)),
-        direction=_text(values, contract.DIRECTION),
-        trace_id=log_record.trace_id,
-        parent_span_id=_span_id(_text(values, contract.PARENT_SPAN_ID)),
-        sampled=bool(log_record.flags & SAMPLED),
-        resource=resource,
-        session_id=_text(values, contract.SESSION_ID),
-        event_id=_text(values, contract.EVENT_ID),
-        item_id=_text(values, contract.ITEM_ID),
-        previous_item_id=_text(values, contract.PREVIOUS_ITEM_ID),
-        response_id=_text(values, contract.RESPONSE_ID),
-        call_id=_text(values, contract.CALL_ID),
-        tool_name=_text(values, contract.TOOL_NAME),
-        agent_name=_text(values, contract.AGENT_NAME),
-        delta_size=min(_number(values, contract.DELTA_SIZE, 0), LARGEST_DELTA),
-        audio_first=_number(values, contract.AUDIO_FIRST, 0),
-        events_only=values.get(contract.CONTENT_EVENTS_ONLY) is True,
-        body=log_record.body.string_value if is_event else "",
-        log=None if is_event else _log_line(log_record, scope),
-    )
+    found = [known.get(each) or read(each) for each in encoded[len(shared) :]]
+    named = list(takewhile(lambda each: each[0] not in OWN, found))
+    if not CONSTANT.isdisjoint(fields := dict(named)):
+        return None
+    newest = _Common(encoded[: len(shared) + len(named)], structs.replace(common, **fields))
+    _streams[encoded[1]] = renewed = stream._replace(newest=newest)
+    return renewed
 
 
-def _broken(log_record: LogRecord, values: dict[str, object]) -> str:
+def _broken(log_record: LogRecord, fields: dict[str, Any]) -> str:
     """What the record lacks of what each must have (docs/contract.md), as a sentence; empty if it lacks nothing."""
-    version = values.get(contract.CONTRACT)
+    version = fields.get(VERSION)
     if type(version) is not int or not 1 <= version <= contract.VERSION:
         return f"{contract.CONTRACT} is {_short(version)}; this stitcher knows 1 to {contract.VERSION}"
     if len(log_record.trace_id) != 16 or not any(log_record.trace_id):
         return "an event's trace id has 16 bytes, not all zero"
     if not 0 < log_record.time_unix_nano <= LARGEST_TIME:
         return "an event has a time, in nanoseconds since 1970"
-    if _number(values, contract.STREAM_STARTED, -1) < 0:
+    if fields.get("started") is None:
         return f"an event carries {contract.STREAM_STARTED}, an integer of nanoseconds since 1970"
-    if contract.SEQ in values and _number(values, contract.SEQ, -1) < 0:
+    if fields.get("seq", 0) is None:
         return f"{contract.SEQ} is an integer, from 0"
+    if log_record.event_name == contract.EVENT_PREFIX:
+        return f"an event's name has a type behind {contract.EVENT_PREFIX}"
     return ""
 
 
-def _too_large(body: str, resource: Resource, limits: RecordLimits) -> str:
-    """What of the record is more than it may be, as a sentence; empty if nothing is."""
+def _too_large(body: str, limits: RecordLimits) -> str:
+    """What of the body is more than it may be, as a sentence; empty if nothing is."""
     if len(body) * 4 > limits.body_bytes and len(body.encode()) > limits.body_bytes:
         return f"the body has more than {limits.body_bytes} bytes (max_body_kib)"
     if is_deeper(body, limits.body_depth):
         return f"the body is nested more than {limits.body_depth} deep (max_body_depth)"
-    if len(resource.encoded) > limits.resource_bytes:
-        return f"the resource has more than {limits.resource_bytes} bytes (max_resource_kib)"
     return ""
 
 
@@ -166,32 +262,12 @@ def _log_line(log_record: LogRecord, scope: str) -> LogLine:
     )
 
 
-def _resource(resource: ProtoResource) -> Resource:
-    names = {pair.key: pair.value.string_value for pair in resource.attributes}
-    return Resource(resource.SerializeToString(), names.get("service.namespace", ""), names.get("service.name", ""))
+@lru_cache(RESOURCES)
+def _resource(encoded: bytes) -> Resource:
+    names = {pair.key: pair.value.string_value for pair in ProtoResource.FromString(encoded).attributes}
+    return Resource(encoded, names.get("service.namespace", ""), names.get("service.name", ""))
 
 
-def _value(value: AnyValue) -> object:
-    """A scalar; attributes of other shapes are none of the contract's."""
-    kind = value.WhichOneof("value")
-    return getattr(value, kind) if kind in ("string_value", "int_value", "bool_value", "double_value") else None
-
-
-def _text(values: dict[str, object], key: str) -> str:
-    value = values.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _number(values: dict[str, object], key: str, default: int) -> int:
-    """An integer from 0; ``default`` for anything else."""
-    value = values.get(key)
-    return value if type(value) is int and value >= 0 else default
-
-
-def _span_id(text: str) -> bytes:
-    """Eight bytes from sixteen hex digits; empty for anything else, and for the invalid id of zeros."""
-    try:
-        span_id = bytes.fromhex(text)
-    except ValueError:
-        return b""
-    return span_id if len(span_id) == 8 and any(span_id) else b""
+def _encoded(log_record: LogRecord) -> bytes:
+    """As OTLP's own library encodes it, whatever the order in which it was written."""
+    return WholeLogRecord.FromString(log_record.SerializeToString()).SerializeToString()

@@ -174,11 +174,11 @@ class Receiver:
         return self._answer(pending.broken)
 
     def _decode(self, data: bytes) -> Pending:
-        can_be_too_many = len(data) > SMALLEST_RECORD * self._max_records  # most requests are not counted
-        if can_be_too_many and count_records(data, self._max_records) > self._max_records:
+        most = self._max_records
+        if len(data) > SMALLEST_RECORD * most and count_records(data, most) > most:  # small ones are not counted
             self.refused_for_good.add()
-            raise TooMany(f"more than {self._max_records} log records in one request (max_records_per_request)")
-        decoded = list(decode_request(data, self._limits))
+            raise TooMany(f"more than {most} log records in one request (max_records_per_request)")
+        decoded = decode_request(data, self._limits)
         records = [one for one in decoded if isinstance(one, Record)]
         return Pending(data, records, [one for one in decoded if isinstance(one, Broken)])
 

@@ -6,16 +6,21 @@ from collections.abc import Callable
 
 import pytest
 from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from realtime_otel import contract
-from realtime_otel_sidecar.otlp import decode
+from realtime_otel import contract, wire
+from realtime_otel_sidecar.otlp import attributes, decode
 from realtime_otel_sidecar.otlp.decode import LARGEST_TIME, Broken, decode_request
+from realtime_otel_sidecar.otlp.logs import framed
 from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.rules import RecordLimits
 from tests.conversations import STARTED, Logged, server
+from tests.fuzz.mutation import KEYS
 from tests.sidecar import conversation, one_by_one, record
 
 STARTED_SPEAKING = server("input_audio_buffer.speech_started", event_id="event_1", item_id="item_1", audio_start_ms=5)
@@ -248,7 +253,7 @@ def test_the_sampling_decision_is_the_records_own() -> None:
 
 
 def test_a_defect_of_ours_costs_the_record_and_not_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "_text", lambda _values, _key: 1 // 0)
+    monkeypatch.setattr(decode, "_too_large", lambda _body, _limits: 1 // 0)
     broken = one(request_of())
     assert isinstance(broken, Broken)
     assert broken.reason.startswith("internal error")
@@ -264,3 +269,124 @@ def test_a_name_without_a_type_breaks_the_contract() -> None:
     broken = one(request_of(assign(event_name="openai.realtime.")))
     assert isinstance(broken, Broken)
     assert "type" in broken.reason
+
+
+# --- What is known of a stream --------------------------------------------------------------------------------------
+
+CONVERSATION = conversation("whole", turns=2)
+RECORDS = [
+    ExportLogsServiceRequest.FromString(request).resource_logs[0].scope_logs[0].log_records[0]
+    for request in one_by_one(CONVERSATION)
+]
+TEXTS = [AnyValue(string_value=text) for text in ("", "stream", "item_1", "00f067aa0ba902b7")]
+NUMBERS = [AnyValue(int_value=number) for number in (-1, 0, 1, 7, 2**32, 2**63 - 1)]
+OTHERS = [AnyValue(bool_value=True), AnyValue(double_value=1.0), AnyValue(bytes_value=b"\xff"), AnyValue()]
+STRANGE: list[dict[str, object]] = [
+    {"flags": 0},
+    {"flags": 0x301},
+    {"trace_id": b"1" * 16},
+    {"trace_id": b""},
+    {"time_unix_nano": 0},
+    {"event_name": "openai.realtime.unheard_of"},
+    {"event_name": "a log line"},
+    {"event_name": ""},
+]
+
+
+def forget() -> None:
+    """Read the next request as the first one of a process."""
+    attributes.known.clear()
+    decode._streams.clear()
+
+
+def anew(data: bytes) -> list[Record | Broken]:
+    """Each record of a request as if it were the first."""
+    request, found = ExportLogsServiceRequest.FromString(data), []
+    for resource_logs in request.resource_logs:
+        for scope_logs in resource_logs.scope_logs:
+            for log_record in scope_logs.log_records:
+                forget()
+                scope = ScopeLogs(scope=scope_logs.scope, log_records=[log_record])
+                alone = ResourceLogs(resource=resource_logs.resource, scope_logs=[scope])
+                found += decode_request(ExportLogsServiceRequest(resource_logs=[alone]).SerializeToString(), SMALL)
+    return found
+
+
+@st.composite
+def any_record(draw: st.DrawFn) -> LogRecord:
+    """A record of a conversation in which something is different, its attributes in any order, some of them twice."""
+    log_record = LogRecord()
+    log_record.CopyFrom(draw(st.sampled_from(RECORDS[:40])))
+    for key, value in draw(
+        st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from([*TEXTS, *NUMBERS, *OTHERS])), max_size=2)
+    ):
+        if draw(st.booleans()):
+            put(key, value)(log_record)
+        else:
+            log_record.attributes.append(KeyValue(key=key, value=value))
+    if draw(st.integers(0, 3)) == 0:
+        pairs = draw(st.permutations(list(log_record.attributes)))
+        del log_record.attributes[:]
+        log_record.attributes.extend(pairs)
+    if draw(st.integers(0, 5)) == 0:
+        assign(**draw(st.sampled_from(STRANGE)))(log_record)
+    return log_record
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), any_record()), max_size=12))
+def test_what_was_read_before_changes_nothing(given_records: list[tuple[int, LogRecord]]) -> None:
+    resources = [Resource.FromString(CONVERSATION.resource), Resource()]
+    request = ExportLogsServiceRequest(
+        resource_logs=[
+            ResourceLogs(resource=resources[number], scope_logs=[ScopeLogs(log_records=[log_record])])
+            for number, log_record in given_records
+        ]
+    )
+    data = request.SerializeToString()
+    expected = anew(data)
+    assert decode_request(data, SMALL) == expected
+    assert decode_request(data, SMALL) == expected
+    for one_resource in request.resource_logs:
+        assert all(
+            each in expected
+            for each in decode_request(
+                ExportLogsServiceRequest(resource_logs=[one_resource]).SerializeToString(), SMALL
+            )
+        )
+
+
+def test_any_number_of_streams_and_attributes_is_read_and_a_bounded_number_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode, "STREAMS", 2)
+    monkeypatch.setattr(attributes, "MOST_KNOWN", 20)
+    forget()
+    recordings = [conversation(f"stream-{number}", turns=1) for number in range(5)]
+    for _ in range(2):
+        for recording in recordings:
+            decoded = decode_request(recording.request())
+            assert [each.seq for each in decoded if isinstance(each, Record)] == list(range(len(recording.records)))
+            assert len(decode._streams) <= 2
+            assert len(attributes.known) <= 20
+
+
+@pytest.mark.parametrize("depth", range(40, 55))
+def test_an_attribute_is_as_deep_as_protobuf_takes_it_in_a_request(depth: int) -> None:
+    value = wire.any_value("x")
+    for _ in range(depth):
+        value = wire.delimited(5, wire.delimited(1, value))  # an array of one
+    data = framed(wire.text(1, "app.nested") + wire.delimited(2, value))
+    forget()
+    try:
+        ExportLogsServiceRequest.FromString(data)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            decode_request(data)
+    else:
+        assert decode_request(data) == []
+
+
+def test_an_id_that_is_no_text_is_no_request() -> None:
+    data = request_of(put(contract.EVENT_ID, AnyValue(string_value="event_of_mine")))
+    with pytest.raises(DecodeError):
+        decode_request(data.replace(b"event_of_mine", b"event_of_\xff\xfe\xfd\xfc"))
