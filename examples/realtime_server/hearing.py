@@ -5,12 +5,14 @@ import binascii
 from collections.abc import Callable
 from typing import Any
 
+from examples import g711
 from examples.realtime_server import events
 from examples.realtime_server.conversation import InputAudio, Item, RefusedError, text_tokens
 from examples.realtime_server.events import Event
 from examples.realtime_server.line import Line
 from examples.realtime_server.plan import pieces
 from examples.realtime_server.scenario import Utterance
+from examples.realtime_server.session import PCMU
 
 _LEAST_COMMIT_MS = 100
 # Semantic detection names no times; these are the ones of `server_vad`.
@@ -52,10 +54,10 @@ class Hearing:
             self._quiet_from_ms = self._audio.total_ms + audio_ms
 
     def append(self, event: Event) -> None:
-        self._audio.append(_decoded(event.get("audio")))
-        detection = self._line.session["audio"]["input"]["turn_detection"]
-        if detection is not None:
-            self._detect(detection)
+        audio, heard = _decoded(event.get("audio")), self._line.session["audio"]["input"]
+        self._audio.append(g711.to_pcm(audio) if heard["format"] == PCMU else audio)
+        if heard["turn_detection"] is not None:
+            self._detect(heard["turn_detection"])
 
     def commit(self) -> None:
         """The client ends the user's turn (push to talk). No response follows of itself."""

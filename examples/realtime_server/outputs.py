@@ -5,12 +5,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from examples import g711
 from examples.pcm import tone
 from examples.realtime_server import events
 from examples.realtime_server.conversation import Item, text_tokens
 from examples.realtime_server.events import Event
 from examples.realtime_server.line import Line
 from examples.realtime_server.scenario import McpRun
+from examples.realtime_server.session import PCMU
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Output(ABC):
         """Audio of the item, which only a spoken message has."""
         audio = tone(ms)
         self.item.audio += audio
-        self._send("output_audio.delta", delta=base64.b64encode(audio).decode())
+        sent = g711.from_pcm(audio) if self._line.session["audio"]["output"]["format"] == PCMU else audio
+        self._send("output_audio.delta", delta=base64.b64encode(sent).decode())
 
     def close(self, status: str) -> None:
         """End what the item says, and the item."""

@@ -8,7 +8,9 @@ from examples.realtime_server.conversation import RefusedError
 from examples.realtime_server.events import Event
 
 SESSION_SECONDS = 3600.0
-_PCM = {"type": "audio/pcm", "rate": 24_000}
+_PCM: Event = {"type": "audio/pcm", "rate": 24_000}
+PCMU: Event = {"type": "audio/pcmu"}
+"""The telephone's format, which has one rate only."""
 # What the server fills in around the members that a client names.
 _TURN_DETECTION: dict[str, Event] = {
     "server_vad": {
@@ -100,7 +102,9 @@ def _filled_turn_detection(given: Any) -> Event | None:
 
 
 def _checked_format(given: Any) -> Event:
-    # The examples carry no G.711 codec.
-    if not isinstance(given, Mapping) or given.get("type") != _PCM["type"]:
-        raise RefusedError("invalid_value", "This server speaks audio/pcm at 24 kHz only.", param="session.audio")
-    return dict(_PCM)
+    kind = given.get("type") if isinstance(given, Mapping) else None
+    known = next((each for each in (_PCM, PCMU) if each["type"] == kind), None)
+    if known is None:
+        message = "This server speaks audio/pcm at 24 kHz and audio/pcmu only."
+        raise RefusedError("invalid_value", message, param="session.audio")
+    return dict(known)
