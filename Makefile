@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 RUN := PYTHONPATH=. $(BIN)/python
 MINUTES ?= 10
 
-.PHONY: demo test check faults soak fuzz bench lint docs lock clean
+.PHONY: demo test check faults soak fuzz bench lint docs dashboards lock clean
 
 demo: $(VENV)/demo
 	$(RUN) -m examples.demo
@@ -50,6 +50,10 @@ lint: $(VENV)/dev
 # The pages that are made from the event table and the attribute registry.
 docs: $(VENV)/dev
 	$(RUN) -m docs.generate
+
+# Grafana's dashboards, from deploy/grafana/source.
+dashboards: $(VENV)/dev
+	$(RUN) -m deploy.grafana.source
 
 # Hash-pinned for every platform and Python, without addresses. An installation needs nothing that is not listed.
 lock: $(VENV)/dev

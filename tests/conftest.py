@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.build import StackBuildError, ensure_collector, ensure_jaeger, ensure_kustomize
+from tests.stack.build import StackBuildError, ensure_all
 from tests.stack.fixtures import jaeger
 
 __all__ = ["jaeger"]
@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 
 # What several processes and the clock take part in may miss its time on a busy machine: it gets a second attempt, which
 # the summary lists (-ra). Everything else has one.
-TIMED = ("integration", "faults")
+TIMED = ("integration", "faults", "monitoring")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,8 +28,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly or not any(item.get_closest_marker("stack") for item in session.items):
         return
     try:
-        ensure_collector()
-        ensure_jaeger()
-        ensure_kustomize()
+        ensure_all()
     except StackBuildError as error:
         pytest.exit(str(error), returncode=1)

@@ -1,4 +1,4 @@
-"""Build the real OpenTelemetry Collector, Jaeger and kustomize from their Go modules, once.
+"""Build the real OpenTelemetry Collector, Jaeger, Prometheus and kustomize from their Go modules, once.
 
 Tests run against the programs that users run, so nothing about the wire is only believed. The binaries come from the Go
 module proxy alone (no container images, no release downloads), at the versions that the manifests in this folder name.
@@ -54,6 +54,7 @@ class Recipe:
     name: str
     manifests: tuple[Path, ...]
     build: Callable[[Toolchain, Path, Path], Path]
+    tags: str = ""
 
 
 def ensure_collector() -> Path:
@@ -64,6 +65,16 @@ def ensure_collector() -> Path:
 def ensure_jaeger() -> Path:
     """The path of Jaeger's binary, built if the cache does not have it."""
     return _ensure(JAEGER)
+
+
+def ensure_prometheus() -> Path:
+    """The path of Prometheus' binary, built if the cache does not have it."""
+    return _ensure(PROMETHEUS)
+
+
+def ensure_promtool() -> Path:
+    """The path of promtool's binary, built if the cache does not have it."""
+    return _ensure(PROMTOOL)
 
 
 def ensure_kustomize() -> Path:
@@ -91,7 +102,7 @@ def _ensure(recipe: Recipe) -> Path:
 
 def _key(recipe: Recipe) -> str:
     """Everything that decides what comes out: the manifests, how they are built, and for which machine."""
-    digest = hashlib.sha256(f"{platform.system()} {platform.machine()} {BUILDER}".encode())
+    digest = hashlib.sha256(f"{platform.system()} {platform.machine()} {BUILDER}{recipe.tags}".encode())
     for manifest in recipe.manifests:
         content = manifest.read_bytes()
         digest.update(f"{manifest.name} {len(content)} ".encode() + content)
@@ -123,23 +134,42 @@ def _build_collector(toolchain: Toolchain, work: Path, log: Path) -> Path:
     return work / "build" / "otelcol"
 
 
-def _tool(name: str, package: str) -> Recipe:
-    """A program that the module in the folder of that name has as its tool."""
-    folder = HERE / name
+def _tool(name: str, package: str, *, module: str = "", tags: str = "") -> Recipe:
+    """A program that a module in this folder has as its tool: the one of that name, unless another is given."""
+    folder = HERE / (module or name)
 
     def build(toolchain: Toolchain, work: Path, log: Path) -> Path:
         for manifest in ("go.mod", "go.sum"):
             shutil.copy(folder / manifest, work)
-        command: list[str | Path] = [toolchain.go, "build", "-trimpath", "-ldflags=-s -w", "-o", name, package]
+        command: list[str | Path] = [
+            toolchain.go,
+            "build",
+            "-trimpath",
+            "-ldflags=-s -w",
+            f"-tags={tags}",
+            "-o",
+            name,
+            package,
+        ]
         _run(name, command, toolchain, work, log)
         return work / name
 
-    return Recipe(name, (folder / "go.mod", folder / "go.sum"), build)
+    return Recipe(name, (folder / "go.mod", folder / "go.sum"), build, tags)
 
 
 COLLECTOR = Recipe("otelcol", (HERE / "otelcol-builder.yaml",), _build_collector)
 JAEGER = _tool("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger")
+# Without the discovery of targets in thirty clouds, whose clients would be most of the build.
+PROMETHEUS = _tool("prometheus", "github.com/prometheus/prometheus/cmd/prometheus", tags="remove_all_sd")
+PROMTOOL = _tool("promtool", "github.com/prometheus/prometheus/cmd/promtool", module="prometheus", tags="remove_all_sd")
 KUSTOMIZE = _tool("kustomize", "sigs.k8s.io/kustomize/kustomize/v5")
+RECIPES = (COLLECTOR, JAEGER, PROMETHEUS, PROMTOOL, KUSTOMIZE)
+
+
+def ensure_all() -> None:
+    """Build what the cache does not have."""
+    for recipe in RECIPES:
+        _ensure(recipe)
 
 
 def _run(name: str, command: list[str | Path], toolchain: Toolchain, work: Path, log: Path) -> None:
@@ -188,7 +218,7 @@ def _find_go() -> Path:
             return candidate
     needed = ".".join(map(str, GO_NEEDED))
     raise StackBuildError(
-        f"Go {needed} or newer is needed to build the Collector, Jaeger and kustomize; PATH has none, and the one of "
+        f"Go {needed} or newer is needed to build the servers of the tests; PATH has none, and the one of "
         f"{GO_LOCK.name} could not be installed"
     )
 
@@ -230,7 +260,8 @@ def _go_version(go: Path) -> tuple[int, ...]:
 def main() -> int:
     """Build all; the exit code says whether that worked."""
     try:
-        print(f"collector {ensure_collector()}\njaeger {ensure_jaeger()}\nkustomize {ensure_kustomize()}")
+        for recipe in RECIPES:
+            print(recipe.name, _ensure(recipe))
     except StackBuildError as error:
         print(error, file=sys.stderr)
         return 1

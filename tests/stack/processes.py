@@ -1,4 +1,4 @@
-"""Start and stop the real Collector and the real Jaeger for one test, on ports that nobody else has.
+"""Start and stop the real Collector, Jaeger and Prometheus for one test, on ports that nobody else has.
 
     with start_jaeger(tmp_path) as jaeger, start_collector(tmp_path, traces_endpoint=jaeger.otlp_endpoint) as collector:
         ...
@@ -15,12 +15,13 @@ import socket
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from tests.stack.build import ensure_collector, ensure_jaeger
+from tests.stack.build import ensure_collector, ensure_jaeger, ensure_prometheus
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED_CONFIG = ROOT / "otelcol-config.yaml"
@@ -226,6 +227,44 @@ class Collector(Server):
     def own_metrics(self) -> str:
         """What the Collector says of itself: queue lengths, refused and failed items."""
         return _get_text(self.own_metrics_url)
+
+
+class Prometheus(Server):
+    """A Prometheus; `get` asks its HTTP API."""
+
+    def __init__(self, process: Process, url: str) -> None:
+        super().__init__(process)
+        self.url = url
+
+    def get(self, path: str, **parameters: str | float) -> Any:
+        """The `data` of an answer of `/api/v1/{path}`; a query that is refused raises AssertionError with why."""
+        query = urllib.parse.urlencode(parameters)
+        try:
+            with _HTTP.open(f"{self.url}/api/v1/{path}?{query}", timeout=20) as response:
+                return json.load(response)["data"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{path} {parameters}: {error.read().decode()}") from None
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The series of an instant query: `metric` and `value`."""
+        found: list[dict[str, Any]] = self.get("query", query=expression)["result"]
+        return found
+
+
+def start_prometheus(folder: Path, config: Path, *flags: str) -> Prometheus:
+    """Start Prometheus, its data and its log in `folder`."""
+    listen = address()
+    command: list[str | Path] = [
+        ensure_prometheus(),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address={listen}",
+        *flags,
+    ]
+    url = f"http://{listen}"
+    process = Process("prometheus", command, folder / "prometheus.log", lambda: answers_http(f"{url}/-/ready"), {})
+    process.start()
+    return Prometheus(process, url)
 
 
 def start_jaeger(folder: Path) -> Jaeger:

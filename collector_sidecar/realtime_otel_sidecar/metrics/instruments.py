@@ -272,11 +272,11 @@ _counter(
     key.RESPONSE, measures.unpriced, (*SERVICE, key.RESPONSE_MODEL), (WHY_UNPRICED,),
 )  # fmt: skip
 _gauge(
-    70, "openai.realtime.rate_limit.limit", "1", "The limit that the service has stated last.",
+    70, "openai.realtime.rate_limit.limit", "{quota}", "The limit that the service has stated last.",
     key.RESPONSE, measures.limits("limit"), SERVICE, (LIMIT_NAME,),
 )  # fmt: skip
 _gauge(
-    71, "openai.realtime.rate_limit.remaining", "1", "What was left of that limit.",
+    71, "openai.realtime.rate_limit.remaining", "{quota}", "What was left of that limit.",
     key.RESPONSE, measures.limits("remaining"), SERVICE, (LIMIT_NAME,),
 )  # fmt: skip
 

@@ -1,0 +1,14 @@
+"""The rules that the project ships for Prometheus."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import yaml
+
+from tests.monitoring.chain import RULES
+
+GROUPS: Final[list[dict[str, Any]]] = [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
+EXPRESSIONS: Final = [rule["expr"] for group in GROUPS for rule in group["rules"]]
+RECORDED: Final = [rule["record"] for group in GROUPS for rule in group["rules"] if "record" in rule]
+ALERTS: Final = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
