@@ -9,25 +9,20 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from .config import MIB, Settings
-from .conversations import Conversations, Taken
+from .conversations import Conversations
+from .counters import Counters
 from .journal import Journal
-from .otlp.decode import Broken
 from .shares import Bound, Excess
-from .stitch.limits import reached
-from .stitch.stitcher import Rejection
 from .store.database import Database
 from .store.rows import Batch, Sweep
 
 logger = logging.getLogger(__name__)
 
-SETTING = re.compile(r"\((max_\w+)\)$")
 LOOK_SECONDS = 1.0
 """How often the disk and what has grown old are looked at."""
 WARNINGS = (0.5, 0.8, 1.0)
@@ -41,41 +36,6 @@ TOMBSTONE_ROWS = 512
 """Tombstones that one commit lets go of, or as many as it writes checkpoints: so they go as fast as they can come."""
 SAY_SECONDS = 60.0
 """How often the log says of a service that it has lost streams."""
-SERVICES = 100
-"""Services that are counted by their names, which are theirs to choose; the others together."""
-OTHERS = "(other services)"
-LONGEST_NAME = 80
-"""Of a service, in the log and in counters."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What was lost or set aside since this process began."""
-
-    spans_expired: int = 0
-    """Dropped from the outbox for their age: lost."""
-    spans_refused: int = 0
-    """Refused by the collector for good, now among the dead letters."""
-    dead_letters: int = 0
-    """Written, spans included."""
-    conversations_kept: Counter[str] = field(default_factory=Counter)
-    """That were held to their ends, by the setting that kept them; ``held_mib``: there was no room to wait."""
-    conversations_dropped: int = 0
-    """That were held to their ends, and that none of the rules has kept."""
-    records_broken: int = 0
-    """That break the contract."""
-    records_refused: Counter[Rejection] = field(default_factory=Counter)
-    """That keep to it and never reached a span, by the reason."""
-    limits_reached: Counter[str] = field(default_factory=Counter)
-    """What was left out or ended because of a setting that bounds one record, span or session, by its name."""
-    dead_letters_dropped: int = 0
-    """Let go for their age or their sum."""
-    tombstones_dropped: int = 0
-    """Streams of which it is forgotten that they have ended, for their age or their number."""
-    streams_evicted: Counter[Bound] = field(default_factory=Counter)
-    """Ended because there was no room, by the setting that said so."""
-    streams_evicted_of: Counter[str] = field(default_factory=Counter)
-    """The same by service, for the first hundred services that this happened to."""
 
 
 class Bounds:
@@ -86,8 +46,10 @@ class Bounds:
         self._database = database
         self._conversations = conversations
         self._journal = journal
-        self._capacity = 0.0
+        self.capacity = 0.0
         """Bytes that the outbox may hold, as the disk was when it was looked at."""
+        self.oldest = 0
+        """When the oldest row of the outbox was taken in, in Unix nanoseconds, as it was then; 0 for none."""
         self._looked = -LOOK_SECONDS
         self._waiting_since = time.monotonic()
         self._warned = 0
@@ -101,42 +63,27 @@ class Bounds:
     def fill(self) -> float:
         """How full the room for spans is: 1 or more is full."""
         used = self._database.sizes.outbox_bytes
-        return used / self._capacity if self._capacity > used else 1.0
+        return used / self.capacity if self.capacity > used else 1.0
 
     @property
     def refusal(self) -> str:
         """Why nothing is taken in; empty if it is."""
         if self.fill < 1:
             return ""
-        if self._database.sizes.outbox_bytes >= self._settings.outbox_mib * MIB:
+        if self.is_at_limit:
             return f"the outbox is full: {self._settings.outbox_mib} MiB of spans wait for the collector"
         return f"the disk is full: of its room, {self._settings.disk_reserve_mib} MiB are kept free"
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether the outbox holds what it may, however much room the disk has."""
+        return self._database.sizes.outbox_bytes >= self._settings.outbox_mib * MIB
 
     def sent(self) -> None:
         """The collector has taken spans."""
         self._waiting_since = time.monotonic()
 
     # --- The engine's thread -------------------------------------------------------------------------------------
-
-    def count_broken(self, broken: Iterable[Broken]) -> None:
-        """Records that break the contract; a reason ends with the setting that it is about, if it is about one."""
-        for each in broken:
-            self.counters.records_broken += 1
-            if named := SETTING.search(each.reason):
-                self.counters.limits_reached[named[1]] += 1
-
-    def count(self, taken: Taken, *, makes_room: bool) -> None:
-        """What limits have taken away from what was fed, and what was refused; or from streams that made room."""
-        counters = self.counters
-        for _, reason in taken.rejected:
-            counters.records_refused[reason] += 1
-            if reason is Rejection.TOO_MANY_EMITTERS:
-                counters.limits_reached["max_emitters"] += 1
-        for span in taken.spans:
-            limits = reached(span)
-            if makes_room:
-                limits.pop("max_spans", None)
-            counters.limits_reached.update(limits)
 
     def look(self, batch: Batch, now: int) -> None:
         """Look at the room and, once in a while, put a slice of what has grown old into the batch.
@@ -153,23 +100,17 @@ class Bounds:
 
     def evicted(self, excess: Sequence[Excess]) -> None:
         """These streams were ended, because there was no room."""
-        counters = self.counters
+        self.counters.evicted(excess)
         for each in excess:
-            name = each.service[:LONGEST_NAME]
-            if name not in counters.streams_evicted_of and len(counters.streams_evicted_of) >= SERVICES:
-                name = OTHERS
-            counters.streams_evicted[each.bound] += 1
-            counters.streams_evicted_of[name] += 1
-            self._unsaid.setdefault(name, Counter())[each.bound] += 1
+            self._unsaid.setdefault(self.counters.name_of(each.service), Counter())[each.bound] += 1
 
     def swept(self, sweep: Sweep) -> None:
         """This slice is gone."""
         self._looked -= LOOK_SECONDS  # there may be more of it
+        self.counters.swept(sweep)
         if sweep.tombstones:
             self._conversations.forget_ended(sweep.tombstones, sweep.horizon)
-            self.counters.tombstones_dropped += len(sweep.tombstones)
         if sweep.outbox_spans:
-            self.counters.spans_expired += sweep.outbox_spans
             logger.error(
                 "LOST: %d spans have waited in the outbox for more than %.0f s (outbox_age) without the collector "
                 "taking them, and were dropped",
@@ -177,15 +118,15 @@ class Bounds:
                 self._settings.outbox_age,
             )
         if sweep.letters:
-            self.counters.dead_letters_dropped += sweep.letters
             logger.warning("%d dead letters were let go for their age or their sum", sweep.letters)
 
     def measure(self) -> None:
-        """What the outbox may hold: the setting, or what the disk has room for beside its reserve."""
+        """What the outbox may hold: the setting, or what the disk has room for beside its reserve. And what waits."""
         disk = os.statvfs(self._database.path.parent)
         free = disk.f_bavail * disk.f_frsize + self._database.free_bytes()
         room = free - self._settings.disk_reserve_mib * MIB
-        self._capacity = min(self._settings.outbox_mib * MIB, self._database.sizes.outbox_bytes + room)
+        self.capacity = min(self._settings.outbox_mib * MIB, self._database.sizes.outbox_bytes + room)
+        self.oldest = self._database.oldest_span()
 
     def _sweep(self, batch: Batch, now: int) -> Sweep:
         settings = self._settings
@@ -238,7 +179,7 @@ class Bounds:
                 "the room for spans is %.0f %% full: %.1f of %.1f MiB wait for the collector%s",
                 fill * 100,
                 self._database.sizes.outbox_bytes / MIB,
-                max(self._capacity, 0) / MIB,
+                max(self.capacity, 0) / MIB,
                 f"; answering UNAVAILABLE: {self.refusal}" if self.refusal else ", and then nothing more is taken in",
             )
             self._warned = level

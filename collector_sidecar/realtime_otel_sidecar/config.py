@@ -16,6 +16,8 @@ from .stitch.bodies import DEEPEST
 from .stitch.rules import Limits, RecordLimits, Rules, Waits
 
 ENVIRONMENT_PREFIX = "REALTIME_OTEL_"
+SDK_DISABLED, EXPORT_INTERVAL = "OTEL_SDK_DISABLED", "OTEL_METRIC_EXPORT_INTERVAL"
+"""Variables of OpenTelemetry's SDK; the interval is in milliseconds."""
 NANOSECONDS = 1_000_000_000
 KIB = 1024
 MIB = 1024 * KIB
@@ -153,6 +155,7 @@ class Settings:
     )
     tool_logs: bool = setting(False, "put the messages of a tool's logs on its span (they are content)")
     metrics_interval: float = setting(15.0, "seconds between two exports of the metrics; 0 for none")
+    telemetry_interval: float = setting(15.0, "seconds between two reports of the sidecar on itself; 0 for none")
     prices_file: str = setting("", "YAML file with what tokens cost; without it, no cost is counted")
     tenant_attributes: str = setting("", "attributes of agents' resources to have on metrics too, with commas between")
     content: bool = setting(True, "put what people and models say on spans, where an agent sends it")
@@ -207,8 +210,9 @@ class Settings:
         for part, whole in PARTS:
             if getattr(self, part) > getattr(self, whole):
                 raise SettingsError(f"{part} ({getattr(self, part)}) is more than {whole} ({getattr(self, whole)})")
-        if not 0 <= self.metrics_interval <= LONGEST_SECONDS:
-            raise SettingsError(f"metrics_interval is {self.metrics_interval}; it must be 0 or more seconds")
+        for name in ("metrics_interval", "telemetry_interval"):
+            if not 0 <= getattr(self, name) <= LONGEST_SECONDS:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be 0 or more seconds")
         _check_keeping(self)
         if not self.data_dir.strip():
             raise SettingsError("data_dir is empty; it must be a folder")
@@ -365,7 +369,22 @@ def settings_from(flags: argparse.Namespace, environment: Mapping[str, str] = os
             source = environment_name(each)
         if given is not None:
             values[each.name] = _convert(each, given, source)
-    return Settings(**values)
+    return Settings(**_standard(environment) | values)
+
+
+def _standard(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What OpenTelemetry's own variables say of the sidecar's telemetry; our settings know better.
+
+    Raises:
+        SettingsError: a value has the wrong form.
+    """
+    if environment.get(SDK_DISABLED, "").strip().lower() == "true":
+        return {"telemetry_interval": 0.0}
+    milliseconds = environment.get(EXPORT_INTERVAL, "").strip()
+    try:
+        return {"telemetry_interval": float(milliseconds) / 1000} if milliseconds else {}
+    except ValueError:
+        raise SettingsError(f"{EXPORT_INTERVAL} is {milliseconds!r}; it must be a number of milliseconds") from None
 
 
 def _convert(each: Field[Any], given: Any, source: str) -> Any:

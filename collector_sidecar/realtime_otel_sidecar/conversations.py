@@ -37,6 +37,11 @@ class Taken:
     """The resource of each session that has begun."""
     failed: bool = False
     """Whether the core has failed on a stream, which may have ended without a span of its session."""
+    duplicates: int = 0
+    missing: int = 0
+    """Sequence numbers that were given up."""
+    dropped: int = 0
+    """Records that their emitter has dropped, and said so."""
 
     @property
     def spans(self) -> list[Span]:
@@ -87,6 +92,17 @@ class Conversations:
         sessions = (stream.session for stream in self._stitcher.streams.values())
         return (session.resource for session in sessions if session.records)
 
+    def gaps(self) -> tuple[int, int]:
+        """How many gaps are waited for, and how many records wait behind them; for any thread."""
+        lanes = [lane for stream in list(self._stitcher.streams.values()) for lane in list(stream.order.lanes.values())]
+        held = [count for lane in lanes if (count := len(lane.held))]
+        return len(held), sum(held)
+
+    @property
+    def remembered(self) -> tuple[int, int]:
+        """Streams that have ended and are remembered, and bytes of what is kept of them."""
+        return len(self._stitcher.tombstones), self._stitcher.tombstones.size
+
     # --- What comes in -------------------------------------------------------------------------------------------
 
     def feed(self, records: Iterable[Record], position: int) -> Taken:
@@ -101,7 +117,7 @@ class Conversations:
                 outcome = self._stitcher.feed(record)
             except Exception as error:  # our defect: if it ended the process, the same record would come again
                 outcome = Outcome(rejected=[(record, Rejection.INTERNAL_ERROR)], errors=[repr(error)])
-            if outcome.spans or outcome.rejected or outcome.errors or outcome.begun:
+            if outcome.tells:
                 self._add(key, outcome, taken)
         for key, size in heard.items():
             self._note(key, position, size)
@@ -136,6 +152,9 @@ class Conversations:
         taken.rejected += outcome.rejected
         taken.begun += outcome.begun
         taken.failed = taken.failed or bool(outcome.errors)
+        taken.duplicates += outcome.duplicates
+        taken.missing += outcome.missing
+        taken.dropped += outcome.dropped
         for error in outcome.errors:
             logger.error("internal error, it costs one stream: %s", error)
         if not outcome.spans:

@@ -15,24 +15,29 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
-from .bounds import Bounds, Counters
+from .bounds import Bounds
 from .config import Settings
 from .conversations import Conversations, Taken
+from .counters import Counters
+from .deliveries import Deliveries
 from .history import refused_spans, sessions_ended
 from .journal import Journal
 from .metering import Metering, Told
 from .otlp.decode import Broken
 from .outlet import Outlet
 from .recovery import Recovery
+from .refusals import Unavailable, Why
 from .shares import Bound
 from .stitch.record import Record
 from .stitch.stitcher import RULES_VERSION, Rejection
 from .store.database import Database
 from .store.folder import StoreError, is_corrupt
 from .store.rows import Batch, DeadLetter, JournalRow, Sent, pack_keys, pack_outputs
+from .telemetry.latencies import Latencies
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +55,6 @@ WIPE_SECONDS = 60.0
 """How long what was deleted stays in the write-ahead log."""
 
 
-class Unavailable(Exception):
-    """The request was not taken in; the client is to send it again after ``retry_after`` seconds."""
-
-    def __init__(self, reason: str, retry_after: float = 1.0) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-
-
 @dataclass(slots=True)
 class Pending:
     """A decoded request that waits for its commit. ``done`` gives nothing, or raises `Unavailable`."""
@@ -66,6 +63,15 @@ class Pending:
     records: list[Record]
     broken: list[Broken]
     done: Future[None] = field(default_factory=Future)
+
+
+class Parts(NamedTuple):
+    """Of the engine."""
+
+    database: Database
+    conversations: Conversations
+    journal: Journal
+    bounds: Bounds
 
 
 class Engine:
@@ -84,14 +90,18 @@ class Engine:
         database: Database,
         on_outbox: Callable[[], None],
         on_metrics: Callable[[Told], None] = lambda _told: None,
+        latencies: Latencies | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._on_outbox = on_outbox
         self._on_metrics = on_metrics
+        self._latencies = latencies or Latencies()
         self._told = -math.inf
         self._identity = ""
         """The data directory's, known after recovery."""
+        self.recovery_seconds = 0.0
+        """How long it took."""
         self._waiting: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._forget_all()
         self._acknowledged: deque[tuple[Sent, list[DeadLetter]]] = deque()
@@ -114,6 +124,7 @@ class Engine:
         self._metering = Metering(self._settings)
         self._bounds = Bounds(self._settings, self._database, self._conversations, self._journal)
         self._outlet = Outlet(self._settings, self._bounds.counters)
+        self._deliveries = Deliveries(self._latencies)
         self._heard = 0.0
         """What the store knows of the clock that counts silence."""
 
@@ -128,12 +139,14 @@ class Engine:
         if self._ended:  # between these two lines: nobody takes it any more
             self._refuse_waiting()
 
-    def acknowledge(self, outbox_id: int, refused: Iterable[DeadLetter] = (), said: str = "") -> None:
+    def acknowledge(
+        self, outbox_id: int, refused: Iterable[DeadLetter] = (), said: str = "", rejected: int = 0
+    ) -> None:
         """The collector is done with all outbox rows up to this one: it has taken them, but for what it refused.
 
-        ``said``: what it told of them besides.
+        ``said``: what it told of them besides; ``rejected``: spans that it has dropped by that.
         """
-        self._acknowledged.append((Sent(outbox_id, time.time_ns(), said), list(refused)))
+        self._acknowledged.append((Sent(outbox_id, time.time_ns(), said, rejected), list(refused)))
 
     def note_problem(self, problem: str) -> None:
         """Why the collector takes no spans from now on; empty: it takes them."""
@@ -161,6 +174,16 @@ class Engine:
     def counters(self) -> Counters:
         return self._bounds.counters
 
+    @property
+    def parts(self) -> Parts:
+        """What the engine's thread works on; others may read what says that it is for them. The same from `run` on."""
+        return Parts(self._database, self._conversations, self._journal, self._bounds)
+
+    @property
+    def identity(self) -> str:
+        """The data directory's, once it is taken up."""
+        return self._identity
+
     def metrics(self) -> Told:
         """All metrics as they are now; for the engine's thread, and for anyone once `run` has returned."""
         return self._metering.tell(time.time_ns(), self._identity, self._conversations.resources)
@@ -185,8 +208,9 @@ class Engine:
                 self._recover()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._database.path} cannot be taken up: {error}") from error
+        self.recovery_seconds = time.monotonic() - began
         count, rows = len(self._conversations.open), len(self._journal)
-        logger.info("took up %d open streams and %d journal rows in %.2f s", count, rows, time.monotonic() - began)
+        logger.info("took up %d open streams and %d journal rows in %.2f s", count, rows, self.recovery_seconds)
 
     def _recover(self) -> None:
         limits = self._settings.record_limits
@@ -279,8 +303,9 @@ class Engine:
     def _take_request(self, pending: Pending, batch: Batch) -> None:
         now = time.time_ns()
         batch.dead_letters += [DeadLetter(now, each.reason, each.stream, each.encoded) for each in pending.broken]
-        self._bounds.count_broken(pending.broken)
+        self.counters.came(len(pending.records), pending.broken)
         if pending.records:
+            self._latencies.record.record(max(0, now - pending.records[0].time) / 1e9, {})
             taken = self._conversations.feed(pending.records, self._journal.position + 1)
             self._note("request", now, pending.data, taken, batch)
 
@@ -309,7 +334,7 @@ class Engine:
             measured=self._metering.take(taken, now),
         )
         self._journal.note(row)
-        self._bounds.count(taken, makes_room=kind == "evict")
+        self.counters.became(taken, makes_room=kind == "evict")
         batch.journal.append(row)
         batch.dead_letters += [_dead_letter(now, record, reason) for record, reason in taken.rejected]
         batch.history += sessions_ended(taken.settled, now, bounds or {})
@@ -368,14 +393,15 @@ class Engine:
             batch.sent.append(sent)
             batch.dead_letters += refused
             batch.history += refused_spans(refused)
-            self.counters.spans_refused += len(refused)
             self._bounds.sent()
 
     def _commit(self, batch: Batch) -> None:
-        self._database.commit(batch)
+        with self._latencies.commit.timed():
+            delivered = self._database.commit(batch)
         self._written = True
         self._heard = batch.heard or (batch.journal[-1].heard if batch.journal else self._heard)
-        self.counters.dead_letters += len(batch.dead_letters)
+        self.counters.wrote(batch, delivered)
+        self._deliveries.note(batch.outbox, delivered)
         if batch.sweep:
             self._bounds.swept(batch.sweep)
         if batch.outbox or batch.held:
@@ -448,10 +474,11 @@ class Engine:
     def _reason(self) -> Unavailable:
         """Why nothing is taken in."""
         if self._ended:
-            return Unavailable("the sidecar is stopping")
+            return Unavailable("the sidecar is stopping", why=Why.STOPPING)
         if self._unsaved is not None:
-            return Unavailable("the data directory cannot be written")
-        return Unavailable(self._bounds.refusal or "there was no room for spans", FULL_SECONDS)
+            return Unavailable("the data directory cannot be written", why=Why.DISK_UNWRITABLE)
+        reason = self._bounds.refusal or "there was no room for spans"
+        return Unavailable(reason, FULL_SECONDS, Why.OUTBOX_FULL if self._bounds.is_at_limit else Why.DISK_FULL)
 
     def _refuse_waiting(self) -> None:
         """Nobody takes requests any more. Called from several threads at a time."""

@@ -37,6 +37,14 @@ class Journal:
         """Position of the oldest row that is there, or else of the next one to come."""
         return self._rows[0][0] if self._rows else self.position + 1
 
+    @property
+    def oldest(self) -> int:
+        """Time of the oldest row, in Unix nanoseconds; 0 for none. For any thread."""
+        try:
+            return self._rows[0][2]
+        except IndexError:
+            return 0
+
     def note(self, row: JournalRow) -> None:
         """A row is there, or will be with the next commit."""
         self._rows.append((row.position, len(row.data), row.taken))

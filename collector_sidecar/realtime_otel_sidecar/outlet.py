@@ -14,9 +14,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from .bounds import Counters
 from .config import MIB, Export, Settings
 from .conversations import Taken
+from .counters import Counters
 from .history import list_spans
 from .otlp.encode import encode_spans
 from .stitch import attributes as key
@@ -193,7 +193,7 @@ def _encoded(spans: list[Span], now: int, batch: Batch) -> Iterator[tuple[list[S
     """One row. A span that cannot be encoded, a defect of ours, becomes a dead letter."""
     try:
         data = encode_spans(spans).SerializeToString()
-        row = OutboxRow(now, len(spans), data, list_spans(spans))
+        row = OutboxRow(now, len(spans), data, list_spans(spans), min(span.end for span in spans))
     except Exception as error:
         if len(spans) > 1:
             for span in spans:

@@ -16,10 +16,13 @@ from . import credentials
 from .config import Settings
 from .engine import Engine
 from .metering import Told
-from .otlp.metrics_sender import MetricsSender
+from .otlp.metrics_sender import MetricsConnection, MetricsSender
 from .otlp.receiver import Receiver
 from .otlp.sender import Sender
 from .store.database import Database
+from .telemetry.latencies import Latencies
+from .telemetry.reporting import Reporting
+from .telemetry.sources import Sources
 
 logger = logging.getLogger(__name__)
 
@@ -41,36 +44,44 @@ class Sidecar:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._latencies = Latencies()
         listen, endpoint = credentials.of_listen(settings), credentials.of_endpoint(settings)
         self._database = Database(settings.path)
         try:
-            self._engine = Engine(settings, self._database, self._on_outbox, self._on_metrics)
+            self._engine = Engine(settings, self._database, self._on_outbox, self._on_metrics, self._latencies)
         except BaseException:
             self._database.close()
             raise
-        self._metrics_sender = MetricsSender(settings.endpoint, endpoint, settings.endpoint_authority)
+        authority = settings.endpoint_authority
+        self._metrics_connection = MetricsConnection(settings.endpoint, endpoint, authority, self._latencies)
+        self._metrics_sender = MetricsSender(self._metrics_connection)
         self._sender = Sender(
             self._database.path,
             settings.endpoint,
             self._engine.acknowledge,
             self._engine.report_damage,
             endpoint,
-            settings.endpoint_authority,
+            authority,
             self._engine.note_problem,
+            self._latencies,
         )
         try:
             self._engine.recover()
-            self._receiver = Receiver(settings, self._engine.submit, listen)
+            self._receiver = Receiver(settings, self._engine.submit, listen, self._latencies)
         except BaseException:
             self._sender.stop(0)
             self._metrics_sender.stop(0)
             self._database.close()
             raise
         self._engine_thread = threading.Thread(target=self._engine.run, name="engine")
+        self._reporting: Reporting | None = None
         self._stopped = False
         self.port = self._receiver.port
 
     def start(self) -> None:
+        if self._settings.telemetry_interval:
+            sources = Sources(self._settings, self._engine, self._receiver)
+            self._reporting = Reporting(sources, self._latencies, self._metrics_connection)
         self._engine_thread.start()
         self._sender.start()
         self._metrics_sender.start()
@@ -103,8 +114,10 @@ class Sidecar:
         if self._settings.metrics_interval:
             self._metrics_sender.offer(self._engine.metrics().requests())
         self._sender.stop(self._settings.drain_timeout)
-        self._metrics_sender.stop(METRICS_SECONDS)
         self._engine.settle_outbox()
+        if self._reporting is not None:
+            self._reporting.stop(METRICS_SECONDS)
+        self._metrics_sender.stop(METRICS_SECONDS)
         left = self._database.sizes.outbox_rows
         self._database.close()
         logger.info("stopped; %d requests of spans are kept for the next start", left)

@@ -144,6 +144,18 @@ class Shares:
         if self.size > self._limits.state:
             yield from self._of_most_bytes(measure)
 
+    def fullness(self) -> dict[Bound, float]:
+        """How near each bound is, 1 at the bound: of services the greediest, of streams the largest; for any thread."""
+        limits, services = self._limits, list(self._services.values())
+        return {
+            Bound.MAX_STREAMS: len(self._streams) / limits.streams,
+            Bound.MAX_STREAMS_PER_SERVICE: max((len(each.streams) for each in services), default=0)
+            / limits.streams_per_service,
+            Bound.MAX_STATE: self.size / limits.state,
+            Bound.MAX_STATE_PER_SERVICE: max((each.size for each in services), default=0) / limits.state_per_service,
+            Bound.MAX_STREAM: max((each.size for each in list(self._streams.values())), default=0) / limits.stream,
+        }
+
     # --- Who goes ------------------------------------------------------------------------------------------------
 
     def _if_large(self, key: str, measure: Measure) -> Iterator[Excess]:

@@ -13,6 +13,7 @@ from realtime_otel_sidecar.otlp import resources
 from realtime_otel_sidecar.otlp.encode_metrics import GAUGE_AGE, STITCHER_ID
 from realtime_otel_sidecar.stitch import attributes as key
 
+from . import telemetry
 from .markdown import code, document, seconds, table
 
 SOURCE: Final = "collector_sidecar/realtime_otel_sidecar/metrics"
@@ -93,7 +94,7 @@ settled. They are estimates: an invoice has discounts and roundings of its own.
 def page() -> str:
     parts = [INTRODUCTION, "## Instruments", _instruments(), _beside(), "### Labels of their own", _labels()]
     parts += ["### Buckets", _buckets(), TOKENS, PRICES, f"```yaml\n{EXAMPLE.read_text('utf-8').strip()}\n```"]
-    return document("Metrics", "instruments.py", [*parts, PRICES_AFTER], SOURCE)
+    return document("Metrics", "instruments.py", [*parts, PRICES_AFTER, *telemetry.parts()], SOURCE)
 
 
 def _instruments() -> str:

@@ -15,6 +15,7 @@ from realtime_otel_sidecar.otlp import encode_metrics, resources
 from realtime_otel_sidecar.stitch import build
 from realtime_otel_sidecar.stitch.attributes import ATTRIBUTES
 from realtime_otel_sidecar.stitch.events import TABLE
+from realtime_otel_sidecar.telemetry import instruments as telemetry
 
 EACH_PAGE = pytest.mark.parametrize("name", PAGES)
 
@@ -26,6 +27,7 @@ FIELDS: Final = {
 METRICS: Final = {
     *(instrument.name for instrument in INSTRUMENTS), *LABELS, *resources.SERVICE, encode_metrics.STITCHER_ID,
     "input.audio", "cached_input.text", "output.audio",
+    *(instrument.name for instrument in telemetry.INSTRUMENTS), *telemetry.LABELS, "service.instance.id",
 }  # fmt: skip
 KEYS: Final = {value for name, value in vars(contract).items() if name.isupper() and isinstance(value, str)}
 

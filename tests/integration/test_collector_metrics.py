@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +16,7 @@ from realtime_otel_sidecar.metrics.instruments import SESSIONS_OPEN
 from realtime_otel_sidecar.metrics.sums import Sums
 from realtime_otel_sidecar.otlp.encode_metrics import Current, encode_metrics
 from realtime_otel_sidecar.stitch import attributes as key
+from tests.integration.scraping import eventually, scraped
 from tests.sidecar import Backend, Client, SidecarProcess, conversation, interleaved
 from tests.stack.processes import Collector, start_collector
 from tests.unit.sidecar.metrics.measuring import PRICES, STITCHER, meter, resource, scenario_spans, span, total
@@ -27,9 +26,6 @@ pytestmark = pytest.mark.stack
 
 BEGUN: Final = "openai_realtime_sessions_started_total"
 ENDED: Final = "openai_realtime_sessions_ended_total"
-
-SAMPLE: Final = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +39,6 @@ def send(collector: Collector, sums: Sums, at: int, *current: Current) -> None:
         stub = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
         for request in encode_metrics(sums, time=at, stitcher_id=STITCHER, current=current):
             assert stub.Export(request, timeout=20).partial_success.rejected_data_points == 0
-
-
-def scraped(collector: Collector) -> dict[str, list[tuple[dict[str, str], float]]]:
-    """Labels and value of each sample, by the metric's name."""
-    samples: dict[str, list[tuple[dict[str, str], float]]] = {}
-    for name, labels, value in SAMPLE.findall(collector.metrics()):
-        samples.setdefault(name, []).append((dict(LABEL.findall(labels)), float(value)))
-    return samples
 
 
 def seen(collector: Collector, name: str, service: str, **labels: str) -> float:
@@ -136,18 +124,6 @@ def test_a_strange_name_harms_no_other_series(collector: Collector, name: str) -
 
     assert seen(collector, "openai_realtime_tool_calls_total", service, gen_ai_tool_name="get_weather") == 1
     assert seen(collector, "openai_realtime_tool_calls_total", service) == 2
-
-
-def eventually(look: Callable[[], float], wanted: float) -> None:
-    """Wait until the collector shows this value."""
-    deadline = time.monotonic() + 20
-    found: float | str = "nothing"
-    while time.monotonic() < deadline:
-        with suppress(AssertionError):
-            if (found := look()) == wanted:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"{found} is there, not {wanted}")
 
 
 def test_a_sidecars_metrics_arrive_and_go_on_after_a_kill_without_counting_twice(

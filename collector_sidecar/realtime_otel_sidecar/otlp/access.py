@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from ..credentials import Fresh, Pem, Tokens
+from ..refusals import Refusals, Why
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +27,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class TokenGate(grpc.ServerInterceptor):
     """Answers UNAUTHENTICATED to a request without one of the tokens, before its message is read."""
 
-    def __init__(self, tokens: Fresh[Tokens]) -> None:
+    def __init__(self, tokens: Fresh[Tokens], refusals: Refusals) -> None:
         self._tokens = tokens
+        self._refusals = refusals
         # As a stream: a single message would be received and decompressed, of any size that is allowed, to be refused.
         self._refusal: Handler = grpc.stream_unary_rpc_method_handler(self._refuse)
         self._lock = threading.Lock()
@@ -51,6 +53,7 @@ class TokenGate(grpc.ServerInterceptor):
         return scheme.lower() == b"bearer" and any(right)
 
     def _refuse(self, _requests: Iterable[bytes], context: grpc.ServicerContext) -> Any:
+        self._refusals.add(Why.UNAUTHENTICATED)
         self._log_refusal(context.peer())
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the request carries no token that is known here")
 

@@ -31,8 +31,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 
 from ..config import Settings
 from ..credentials import Credentials
-from ..engine import Pending, Unavailable
+from ..engine import Pending
+from ..refusals import Refusals, Unavailable, Why
 from ..stitch.record import Record
+from ..telemetry.latencies import Latencies
 from .access import TokenGate, server_credentials
 from .counting import SMALLEST_RECORD, count_records
 from .decode import Broken, decode_request
@@ -59,8 +61,13 @@ TLS_CONNECTION_SECONDS = 600.0
 would stay, whatever became of its certificate or of the authority. Calls that are under way may end before."""
 
 
-class TooMany(Exception):
-    """A request with more records than one may have."""
+class Unusable(Exception):
+    """A request that the client must not send again; ``why``, and with which code it is answered."""
+
+    def __init__(self, why: Why, code: grpc.StatusCode, reason: str) -> None:
+        super().__init__(reason)
+        self.why = why
+        self.code = code
 
 
 class Receiver:
@@ -75,19 +82,22 @@ class Receiver:
         settings: Settings,
         submit: Callable[[Pending], None],
         credentials: Credentials = Credentials(),  # noqa: B008 - it is frozen
+        latencies: Latencies | None = None,
     ) -> None:
         self._submit = submit
+        self._latencies = latencies or Latencies()
+        self.refusals = Refusals()
         self._limits = settings.record_limits
         self._max_records = settings.max_records_per_request
         self._receiving = threading.BoundedSemaphore(RECEIVED)
-        self._room = Room(settings.max_waiting_mib * MIB)
+        self.room = Room(settings.max_waiting_mib * MIB)
         most, room = f"{self._max_records} records (max_records_per_request)", f"{settings.max_waiting_mib} MiB"
         self.refused_for_good = Tally(logging.ERROR, f"LOST, each of them has more than {most}")
         self.refused_for_now = Tally(logging.WARNING, f"{room} wait for a commit already (max_waiting_mib)")
         self._health = HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(HANDLERS, thread_name_prefix="receiver"),
-            interceptors=[TokenGate(credentials.tokens)] if credentials.tokens else [],
+            interceptors=[TokenGate(credentials.tokens, self.refusals)] if credentials.tokens else [],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_mib * MIB),
                 ("grpc.max_concurrent_streams", CALLS),
@@ -126,36 +136,41 @@ class Receiver:
 
     def _export(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> ExportLogsServiceResponse:
         try:
-            return self._take(self._receive(requests))
-        except DecodeError as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not an ExportLogsServiceRequest: {error}")
-        except TooMany as error:
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        except Unavailable as error:
-            context.abort_with_status(rpc_status.to_status(_retry(str(error), error.retry_after)))
-        except TimeoutError:
-            context.abort_with_status(rpc_status.to_status(_retry("the commit takes too long", 1.0)))
-        except Exception:
-            logger.exception("a request could not be taken in; the client will send it again")
-            context.abort_with_status(rpc_status.to_status(_retry("internal error", 5.0)))
+            data = self._receive(requests)
+            with self._latencies.request.timed():
+                return self._take(data)
+        except Unusable as error:
+            self.refusals.add(error.why)
+            context.abort(error.code, str(error))
+        except Exception as error:
+            context.abort_with_status(rpc_status.to_status(self._not_now(error)))
         raise AssertionError("abort raises")
+
+    def _not_now(self, error: Exception) -> Status:
+        """What the client is to send again, and when."""
+        if not isinstance(error, Unavailable):
+            logger.exception("a request could not be taken in; the client will send it again")
+            error = Unavailable("internal error", 5.0)
+        self.refusals.add(error.why)
+        return _retry(str(error), error.retry_after)
 
     def _receive(self, requests: Iterator[bytes]) -> bytes:
         """The call's message, for which there is room."""
         if not self._receiving.acquire(timeout=RECEIVE_SECONDS):
-            raise Unavailable("too many large requests are being received")
+            raise Unavailable("too many large requests are being received", why=Why.TOO_MANY_LARGE)
         try:
             data = next(requests, None)
-            if data is not None and self._room.enter(len(data)):
+            if data is not None and self.room.enter(len(data)):
                 return data
         except grpc.RpcError:  # the client has given up
             data = None
         finally:
             self._receiving.release()
         if data is None:  # or it was too large, which gRPC has answered
-            raise DecodeError("the call ended without a message")
+            raise Unusable(Why.NO_MESSAGE, grpc.StatusCode.INVALID_ARGUMENT, "the call ended without a message")
         self.refused_for_now.add()
-        raise Unavailable("there is no room for more requests that wait for a commit (max_waiting_mib)")
+        reason = "there is no room for more requests that wait for a commit (max_waiting_mib)"
+        raise Unavailable(reason, why=Why.NO_ROOM)
 
     def _take(self, data: bytes) -> ExportLogsServiceResponse:
         """Hand a request in that has its room, which it leaves when it is done with."""
@@ -166,19 +181,27 @@ class Receiver:
             else:
                 pending.done.set_result(None)
         except BaseException:
-            self._room.leave(len(data))
+            self.room.leave(len(data))
             raise
         # Not when this call ends: a request that has waited for too long is still there.
-        pending.done.add_done_callback(lambda _done: self._room.leave(len(data)))
-        pending.done.result(COMMIT_SECONDS)
+        pending.done.add_done_callback(lambda _done: self.room.leave(len(data)))
+        try:
+            pending.done.result(COMMIT_SECONDS)
+        except TimeoutError:
+            raise Unavailable("the commit takes too long", why=Why.COMMIT_TIMEOUT) from None
         return self._answer(pending.broken)
 
     def _decode(self, data: bytes) -> Pending:
         most = self._max_records
-        if len(data) > SMALLEST_RECORD * most and count_records(data, most) > most:  # small ones are not counted
-            self.refused_for_good.add()
-            raise TooMany(f"more than {most} log records in one request (max_records_per_request)")
-        decoded = decode_request(data, self._limits)
+        try:
+            if len(data) > SMALLEST_RECORD * most and count_records(data, most) > most:  # small ones are not counted
+                self.refused_for_good.add()
+                reason = f"more than {most} log records in one request (max_records_per_request)"
+                raise Unusable(Why.TOO_MANY_RECORDS, grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
+            decoded = decode_request(data, self._limits)
+        except DecodeError as error:
+            reason = f"not an ExportLogsServiceRequest: {error}"
+            raise Unusable(Why.INVALID, grpc.StatusCode.INVALID_ARGUMENT, reason) from None
         records = [one for one in decoded if isinstance(one, Record)]
         return Pending(data, records, [one for one in decoded if isinstance(one, Broken)])
 

@@ -58,6 +58,8 @@ class Answer:
     """Which settings it may be about."""
     said: str = ""
     """Of what was taken: what was told of it besides."""
+    rejected: int = 0
+    """Of what was taken: spans that were dropped all the same, by OTLP's partial success. They are lost."""
 
 
 def pieces(request: bytes, max_bytes: int) -> Iterator[bytes]:

@@ -42,6 +42,11 @@ class Room:
         self._used = 0
         self._lock = threading.Lock()
 
+    @property
+    def fullness(self) -> float:
+        """How much of it is taken: 1 is all."""
+        return self._used / self._size
+
     def enter(self, size: int) -> bool:
         """Whether there was room for so many bytes, which is then taken."""
         with self._lock:

@@ -27,6 +27,7 @@ from ..credentials import Credentials
 from ..store.database import OutboxReader
 from ..store.folder import is_corrupt
 from ..store.rows import DeadLetter
+from ..telemetry.latencies import TRACES, Latencies
 from .connection import Connection, hint
 from .refusal import MISCONFIGURED, RETRYABLE, Answer, Row, letter, pieces, probes, single_spans
 
@@ -48,25 +49,28 @@ LONGEST_DELAY = 300.0
 class Sender:
     """A thread that sends.
 
-    ``acknowledge`` is called with the id of the newest row that is done with, what of it the collector refused, and
-    what the collector said of it besides; ``report_damage`` when the database turns out to be damaged; ``note_problem``
-    when the collector begins to take no spans, with the reason, or to take them, with an empty text.
+    ``acknowledge`` is called with the id of the newest row that is done with, what of it the collector refused, what
+    the collector said of it besides, and how many spans it has dropped by that; ``report_damage`` when the database
+    turns out to be damaged; ``note_problem`` when the collector begins to take no spans, with the reason, or to take
+    them, with an empty text.
     """
 
     def __init__(
         self,
         path: Path,
         endpoint: str,
-        acknowledge: Callable[[int, list[DeadLetter], str], None],
+        acknowledge: Callable[[int, list[DeadLetter], str, int], None],
         report_damage: Callable[[sqlite3.Error], None],
         credentials: Credentials = Credentials(),  # noqa: B008 - it is frozen
         authority: str = "",
         note_problem: Callable[[str], None] = lambda _problem: None,
+        latencies: Latencies | None = None,
     ) -> None:
         self._path = path
         self._acknowledge = acknowledge
         self._report_damage = report_damage
         self._note_problem = note_problem
+        self._latencies = latencies or Latencies()
         self._connection = Connection(endpoint, METHOD, credentials, authority)
         self._endpoint = endpoint
         self._last = 0
@@ -74,8 +78,6 @@ class Sender:
         """Of a request, in bytes."""
         self._failing: tuple[grpc.StatusCode, str] | None = None
         """What the collector answered last, and where to look for that; None before its first answer."""
-        self.rejected = 0
-        """Spans that the collector has dropped out of requests that it took (OTLP's partial success): lost."""
         self._wake = threading.Event()
         self._draining = threading.Event()
         self._ending = threading.Event()
@@ -136,7 +138,7 @@ class Sender:
         # Messages of one type, one after the other, are that message with all their members: no row is parsed.
         answer = self._send(b"".join(data for _, data in rows))
         if answer.taken:
-            self._done(rows[-1][0], [], answer.said)
+            self._done(rows[-1][0], [], answer)
         elif answer.refused:
             # Not before the collector has taken something else: it may be refusing everything.
             if not (answer := self._probe(rows, reader.newest())).taken:
@@ -145,7 +147,7 @@ class Sender:
                 answer, refused = self._sort_out(data)
                 if not answer.taken:
                     return answer
-                self._done(row_id, refused, answer.said)
+                self._done(row_id, refused, answer)
         return answer
 
     def _probe(self, rows: list[Row], newest: Row | None) -> Answer:
@@ -171,28 +173,30 @@ class Sender:
                 return answer, []
         return Answer(taken=True), refused
 
-    def _done(self, row_id: int, refused: list[DeadLetter], said: str) -> None:
+    def _done(self, row_id: int, refused: list[DeadLetter], answer: Answer) -> None:
         if refused:
             problem = f"{len(refused)} spans for good, they are kept among the dead letters: {refused[0].reason}"
             logger.error("%s has refused %s", self._endpoint, problem)
         self._last = row_id
-        self._acknowledge(row_id, refused, said)
+        self._acknowledge(row_id, refused, answer.said, answer.rejected)
 
     # --- One request ---------------------------------------------------------------------------------------------
 
     def _send(self, rows: bytes) -> Answer:
         """Send a request, in several if it is too large for one; an answer other than OK is the last one's."""
-        said = ""
+        said, rejected = "", 0
         for request in pieces(rows, self._limit):
             answer = self._send_one(request)
             if not answer.taken:
                 return answer
-            said = answer.said or said
-        return Answer(taken=True, said=said)
+            said, rejected = answer.said or said, rejected + answer.rejected
+        return Answer(taken=True, said=said, rejected=rejected)
 
     def _send_one(self, request: bytes) -> Answer:
         try:
-            answer = ExportTraceServiceResponse.FromString(self._connection.call(request, TIMEOUT_SECONDS))
+            with self._latencies.export.timed(TRACES):
+                told = self._connection.call(request, TIMEOUT_SECONDS)
+            answer = ExportTraceServiceResponse.FromString(told).partial_success
         except grpc.RpcError as error:
             return self._failed(cast("grpc.Call", error), len(request))  # grpcio raises an object that is both
         except ValueError:  # the channel was closed before the call, by `stop`
@@ -200,13 +204,11 @@ class Sender:
         except DecodeError:  # an answer with OK, whatever else it says
             logger.warning("%s answers with something that is no ExportTraceServiceResponse", self._endpoint)
             return Answer(taken=True)
-        told = answer.partial_success
-        message = self._connection.hide(told.error_message)
-        if told.rejected_spans:  # final, by OTLP's rule: never to be sent again
-            self.rejected += told.rejected_spans
-            logger.error("LOST: %s rejected %d spans: %s", self._endpoint, told.rejected_spans, message)
-            said = f"{told.rejected_spans} of the spans of one request were rejected: {message}"
-            return Answer(taken=True, said=said[:LONGEST_SAID])
+        message = self._connection.hide(answer.error_message)
+        if answer.rejected_spans:  # final, by OTLP's rule: never to be sent again
+            logger.error("LOST: %s rejected %d spans: %s", self._endpoint, answer.rejected_spans, message)
+            said = f"{answer.rejected_spans} of the spans of one request were rejected: {message}"
+            return Answer(taken=True, said=said[:LONGEST_SAID], rejected=answer.rejected_spans)
         if message:
             logger.warning("%s took the spans, and warns: %s", self._endpoint, message)
         return Answer(taken=True)

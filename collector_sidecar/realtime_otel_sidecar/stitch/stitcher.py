@@ -49,8 +49,18 @@ class Outcome(Struct):
     begun: list[Resource] = field(default_factory=list)
     """The resource of each session that has had its first record."""
     duplicates: int = 0
+    missing: int = 0
+    """Sequence numbers that were given up."""
+    dropped: int = 0
+    """Records that their emitter has dropped, and said so."""
     errors: list[str] = field(default_factory=list)
     """Descriptions of the core's own failures, for the log."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether anything became of them but that they were taken in."""
+        found = self.spans or self.rejected or self.errors or self.begun
+        return bool(found or self.duplicates or self.missing or self.dropped)
 
 
 class Stream(Struct):
@@ -64,11 +74,14 @@ class Stream(Struct):
     started: int = 0
     """When the newest of its connections opened, as its records say."""
 
-    def count_losses(self) -> None:
-        """Let the session say what is known of its losses now."""
-        self.session.records_missing = self.order.missing - self.missing
-        self.session.records_dropped = self.order.dropped - self.dropped
-        self.session.gaps_cut_short = self.order.cut_short - self.cut_short
+    def count_losses(self, outcome: Outcome) -> None:
+        """Let the session say what is known of its losses now, and the outcome what is new of that."""
+        session = self.session
+        missing, dropped = self.order.missing - self.missing, self.order.dropped - self.dropped
+        outcome.missing += missing - session.records_missing
+        outcome.dropped += dropped - session.records_dropped
+        session.records_missing, session.records_dropped = missing, dropped
+        session.gaps_cut_short = self.order.cut_short - self.cut_short
 
 
 class Stitcher:
@@ -156,7 +169,7 @@ class Stitcher:
             for taken in self._admit(stream, fed, outcome) if fed is not None else stream.order.give_up():
                 if stream.session.is_over_before(taken):
                     self._succeed(key, stream, taken, outcome)
-                stream.count_losses()
+                stream.count_losses(outcome)
                 is_new = not stream.session.records
                 stream.session.take(taken, self.rules)
                 if is_new and stream.session.records:
@@ -173,7 +186,7 @@ class Stitcher:
             outcome.rejected += [(taken, Rejection.INTERNAL_ERROR)] if taken is not None else []
             self._end(key, stream, CloseReason.INTERNAL_ERROR, outcome)
             return
-        stream.count_losses()
+        stream.count_losses(outcome)
         outcome.spans += stream.session.settled
         stream.session.settled = []
 

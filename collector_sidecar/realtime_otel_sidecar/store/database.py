@@ -23,6 +23,7 @@ from .rows import (
     HISTORY_ROW_BYTES,
     Batch,
     Checkpoint,
+    Delivered,
     Facts,
     HeldRow,
     HistoryRow,
@@ -102,8 +103,11 @@ class Database:
 
     # --- Writing -------------------------------------------------------------------------------------------------
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch) -> list[Delivered]:
         """Write all of it, or nothing, and return when it is on disk.
+
+        Returns:
+            The rows that have left the outbox because the collector is done with them.
 
         Raises:
             sqlite3.Error: it is not on disk; the same batch may be tried again.
@@ -111,7 +115,7 @@ class Database:
         write = self._connection
         with transaction(write):
             # First what goes: on a full disk, its room may be what the rest needs.
-            gone = self._delete(batch)
+            gone, delivered = self._delete(batch)
             # A row that the checkpoints of its own batch contain is not needed any more.
             rows = (row for row in batch.journal if row.position >= batch.cut)
             write.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_journal_values, rows))
@@ -137,6 +141,7 @@ class Database:
             if batch.problem is not None:
                 write.execute("UPDATE directory SET problem = ?, problem_since = ?", batch.problem)
         self.sizes = self.sizes - gone + moved + _added(batch)
+        return delivered
 
     def wipe_log(self) -> None:
         """Empty the write-ahead log, which keeps what was written, deleted or not, until it is overwritten.
@@ -178,12 +183,12 @@ class Database:
         write.execute("DELETE FROM held WHERE stream = ?", (verdict.stream,))
         return more
 
-    def _delete(self, batch: Batch) -> Sizes:
+    def _delete(self, batch: Batch) -> tuple[Sizes, list[Delivered]]:
         """What goes, and how much of `sizes` that was; what stays of it in the history counts against it."""
         write, sweep = self._connection, batch.sweep
-        gone = Sizes()
+        gone, delivered = Sizes(), list[Delivered]()
         for sent in batch.sent:
-            gone += self._leave(sent, "delivered")
+            gone += self._leave(sent, "delivered", delivered)
         if sweep.outbox_upto:
             gone += self._leave(Sent(sweep.outbox_upto, sweep.taken, "outbox_age"), "expired")
         if batch.cut:
@@ -199,14 +204,16 @@ class Database:
             write.execute("UPDATE directory SET horizon = ?", (sweep.horizon,))
         for _ in range(sweep.pages):  # one for each call: Python steps a statement that has no columns only once
             write.execute("PRAGMA incremental_vacuum(1)")
-        return gone
+        return gone, delivered
 
-    def _leave(self, sent: Sent, kind: str) -> Sizes:
-        """Outbox rows go, and then leave what they have listed to the history."""
+    def _leave(self, sent: Sent, kind: str, left: list[Delivered] | None = None) -> Sizes:
+        """Outbox rows go, and then leave what they have listed to the history; ``left`` gets them."""
         gone = self._outbox("WHERE id <= ?", sent.upto)
-        listed = self._all("SELECT listed FROM outbox WHERE id <= ? ORDER BY id", sent.upto)
+        found = self._all("SELECT taken, spans, listed FROM outbox WHERE id <= ? ORDER BY id", sent.upto)
         self._connection.execute("DELETE FROM outbox WHERE id <= ?", (sent.upto,))
-        rows = [HistoryRow(sent.taken, kind, sent.said, data) for (data,) in listed]
+        if left is not None:
+            left += (Delivered(sent.taken, taken, spans) for taken, spans, _ in found)
+        rows = [HistoryRow(sent.taken, kind, sent.said, data) for _, _, data in found]
         self._remember(rows)
         return gone - Sizes(history_bytes=sum(row.size for row in rows))
 
@@ -227,6 +234,11 @@ class Database:
                 break
             upto, spans = row_id, spans + count
         return upto, spans
+
+    def oldest_span(self) -> int:
+        """When the outbox's first row was taken in; 0 if it is empty."""
+        row = self._one("SELECT taken FROM outbox ORDER BY id LIMIT 1")
+        return int(row[0]) if row is not None else 0
 
     def old_letters(self, before: int, max_bytes: int) -> tuple[int, int]:
         """Up to which id the first dead letters go, for their age or for their sum, and how many they are."""

@@ -40,6 +40,8 @@ class OutboxRow:
     data: bytes
     listed: bytes = b""
     """What stays of it in the history: `HistoryRow.data`."""
+    ended: int = 0
+    """When the first of its spans ended, by its records. Not stored."""
 
 
 class Facts(msgspec.Struct, array_like=True, frozen=True):
@@ -92,6 +94,17 @@ class Sent:
     upto: int
     taken: int = 0
     said: str = ""
+    rejected: int = 0
+    """Spans of them that it has dropped, as it says (OTLP's partial success). Not stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An outbox row of which the sender was done ``at`` this time."""
+
+    at: int
+    taken: int
+    spans: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from realtime_otel_sidecar.stitch.spans import Span
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.store import folder
 from realtime_otel_sidecar.store.database import Database, OutboxReader
-from realtime_otel_sidecar.store.rows import Batch
+from realtime_otel_sidecar.store.rows import Batch, Delivered
 from tests.sidecar import Backend, Contents, spans_of
 
 TIMEOUT = 10.0
@@ -163,11 +163,12 @@ class Gate(Database):
         self.entered = threading.Event()
         self.batches: list[Batch] = []
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch) -> list[Delivered]:
         self.entered.set()
         assert self.open.wait(TIMEOUT)
-        super().commit(batch)
+        delivered = super().commit(batch)
         self.batches.append(batch)
+        return delivered
 
 
 def gate_of(rig: Rig) -> Gate:

@@ -49,6 +49,8 @@ class Running:
         self.refused: list[DeadLetter] = []
         self.said: list[str] = []
         """What the collector has told of what it took."""
+        self.rejected = 0
+        """Spans that it has dropped by that."""
         self.problems: list[str] = []
         """Why it took nothing from then on; empty: it does."""
         self.damage: list[Exception] = []
@@ -56,7 +58,8 @@ class Running:
         self.sender = Sender(database.path, endpoint, *told, credentials, authority, self.problems.append)
         self._database = database
 
-    def _acknowledge(self, row_id: int, refused: list[DeadLetter], said: str) -> None:
+    def _acknowledge(self, row_id: int, refused: list[DeadLetter], said: str, rejected: int) -> None:
+        self.rejected += rejected
         self.refused += refused
         self.said += [said] if said else []
         self.acknowledged.append(row_id)

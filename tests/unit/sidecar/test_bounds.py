@@ -13,9 +13,10 @@ import pytest
 
 from realtime_otel_sidecar import bounds, journal
 from realtime_otel_sidecar import engine as engine_module
-from realtime_otel_sidecar.engine import Unavailable
+from realtime_otel_sidecar.counters import Departure
+from realtime_otel_sidecar.refusals import Unavailable
 from realtime_otel_sidecar.store import database as database_module
-from realtime_otel_sidecar.store.rows import Batch, DeadLetter, HistoryRow, OutboxRow
+from realtime_otel_sidecar.store.rows import Batch, DeadLetter, Delivered, HistoryRow, OutboxRow
 from tests.sidecar import conversation, one_by_one
 from tests.unit.sidecar.rig import Rig, eventually, open_streams, outbox, stitched
 
@@ -71,9 +72,9 @@ def test_old_requests_leave_the_journal_in_slices(tmp_path: Path, monkeypatch: p
     with Rig(tmp_path / "data", journal_age=0.2) as rig:
         commit = rig.database.commit
 
-        def note(batch: Batch) -> None:
+        def note(batch: Batch) -> list[Delivered]:
             written.append(len(batch.checkpoints))
-            commit(batch)
+            return commit(batch)
 
         monkeypatch.setattr(rig.database, "commit", note)
         rig.take(b"".join(conversation(f"stream-{number}").request(0, 2) for number in range(10)))
@@ -89,7 +90,7 @@ def test_a_span_that_the_collector_does_not_take_is_given_up_counted_and_called_
     old = [OutboxRow(now - 8 * DAY, 3, b"old") for _ in range(200)]
     with aged(tmp_path / "data", Batch(outbox=[*old, OutboxRow(now - 6 * DAY, 1, b"young")])) as rig:
         eventually(lambda: rig.rows("SELECT data FROM outbox") == [(b"young",)])
-        eventually(lambda: rig.engine.counters.spans_expired == 600)
+        eventually(lambda: rig.engine.counters.spans_exported[Departure.EXPIRED] == 600)
         assert rig.database.sizes.outbox_spans == 1
         said = rig.rows("SELECT kind, said, count(*) FROM history GROUP BY kind, said")
         assert said == [("expired", "outbox_age", 200)], "what became of them is remembered"
@@ -111,7 +112,7 @@ def test_old_spans_are_sent_first_after_a_long_stop_and_not_given_up(
             rig.engine.acknowledge(number)
             eventually(lambda number=number: count(rig, "outbox") == 3 - number)  # type: ignore[misc]
         eventually(lambda: count(rig, "outbox") == 0)
-        eventually(lambda: rig.engine.counters.spans_expired == 1)
+        eventually(lambda: rig.engine.counters.spans_exported[Departure.EXPIRED] == 1)
 
 
 def test_dead_letters_go_when_they_are_old(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -247,7 +248,7 @@ def test_the_gauge_and_the_log_do_not_flap_around_a_warning(tmp_path: Path, capl
         rig._thread.join()
         limits = rig.engine._bounds
         for tenths in (4, 5, 4.5, 5.5, 4.2, 5.1, 3.9, 3, 5, 8.5, 7.5, 8.5, 6, 10, 9.5, 10.5, 8.9, 1):
-            limits._capacity = MIB
+            limits.capacity = MIB
             rig.database.sizes = rig.database.sizes.__class__(outbox_bytes=round(tenths * MIB / 10))
             limits._warn()
     said = [each.getMessage().partition("is ")[2].partition(" full")[0] for each in caplog.records]

@@ -53,6 +53,7 @@ OTHER_VALUES: dict[str, Any] = {
     "keep_interruptions": False,
     "keep_slow_turns": 2.5,
     "tool_logs": True,
+    "telemetry_interval": 30.0,
     "metrics_interval": 1.0,
     "prices_file": "prices.yaml",
     "tenant_attributes": "tenant, region",

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from realtime_otel.contract import STREAM_ID
 from realtime_otel_sidecar import engine as engine_module
 from realtime_otel_sidecar import journal
-from realtime_otel_sidecar.engine import Unavailable
+from realtime_otel_sidecar.refusals import Unavailable
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from tests.sidecar import conversation, interleaved, one_by_one
 from tests.unit.sidecar.rig import (

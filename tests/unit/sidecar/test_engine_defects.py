@@ -12,8 +12,9 @@ import pytest
 
 from realtime_otel.contract import Fact
 from realtime_otel_sidecar import journal, outlet
-from realtime_otel_sidecar.engine import Engine, Unavailable
+from realtime_otel_sidecar.engine import Engine
 from realtime_otel_sidecar.otlp.encode import encode_spans
+from realtime_otel_sidecar.refusals import Unavailable
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from realtime_otel_sidecar.store.folder import SUSPECT
 from tests.conversations import closed, fact, opened, response_created, response_done, server

@@ -10,7 +10,7 @@ import pytest
 
 from realtime_otel import contract
 from realtime_otel.contract import Kind
-from realtime_otel_sidecar import bounds, conversations, journal
+from realtime_otel_sidecar import bounds, conversations, counters, journal
 from realtime_otel_sidecar.shares import Bound
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from tests.conversations import Step, opened, server
@@ -244,10 +244,10 @@ def test_the_log_says_once_a_minute_which_service_has_lost_how_many(
 def test_services_are_counted_by_their_names_up_to_a_number_of_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(bounds, "SERVICES", 3)
+    monkeypatch.setattr(counters, "SERVICES", 3)
     with Rig(tmp_path / "data", max_streams=1, max_streams_per_service=1) as rig:
         rig.take(*(beginning(f"s-{number}", f"{number}" * 500) for number in range(8)))
         counted = rig.engine.counters.streams_evicted_of
-        assert counted == {"0" * 80: 1, "1" * 80: 1, "2" * 80: 1, bounds.OTHERS: 4}
+        assert counted == {"0" * 80: 1, "1" * 80: 1, "2" * 80: 1, counters.OTHERS: 4}
         assert rig.engine.counters.streams_evicted == {Bound.MAX_STREAMS: 7}
     assert max(map(len, warnings(caplog))) < 250

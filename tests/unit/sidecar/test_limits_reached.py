@@ -10,6 +10,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from realtime_otel.contract import Fact
 from realtime_otel_sidecar.config import COUNTS
+from realtime_otel_sidecar.counters import LIMITS, Letter
+from realtime_otel_sidecar.stitch.stitcher import Rejection
 from tests import conversations as talk
 from tests.conversations import Conversation, Step, encoded, request, server, stream
 from tests.sidecar import record
@@ -78,6 +80,8 @@ ELSEWHERE = {"max_records_per_request", "max_streams", "max_streams_per_service"
 
 def test_every_such_setting_is_reached_here() -> None:
     assert REACHED.keys() == COUNTS.keys() - ELSEWHERE
+    held = {"held_mib"}  # which `test_outlet` reaches
+    assert {counted_as or name for name, (_, _, counted_as) in REACHED.items()} == set(LIMITS) - held
 
 
 @pytest.mark.parametrize("name", REACHED)
@@ -107,4 +111,4 @@ def test_what_breaks_the_contract_and_what_comes_too_late_is_counted(tmp_path: P
         counters = rig.engine.counters
     assert counters.records_broken == 1
     assert counters.records_refused == {"after_close": 1}
-    assert counters.dead_letters == 2
+    assert counters.dead_letters == {Letter.CONTRACT: 1, Rejection.AFTER_CLOSE: 1}

@@ -20,10 +20,10 @@ from realtime_otel import contract
 from realtime_otel.contract import Kind
 from realtime_otel_sidecar import bounds, journal
 from realtime_otel_sidecar import engine as engine_module
-from realtime_otel_sidecar.engine import Unavailable
 from realtime_otel_sidecar.history import SESSION, Ended, unlist
 from realtime_otel_sidecar.metrics.instruments import SESSIONS_STARTED
 from realtime_otel_sidecar.otlp import sender as sender_module
+from realtime_otel_sidecar.refusals import Unavailable
 from realtime_otel_sidecar.store import database as database_module
 from realtime_otel_sidecar.store.folder import StoreError
 from tests.sidecar import Backend, Contents, SpanKey, conversation, interleaved
