@@ -32,6 +32,8 @@ from .rows import (
     Sent,
     Sizes,
     Verdict,
+    journal_row,
+    pack_request,
 )
 from .schema import migrate, transaction
 
@@ -292,7 +294,7 @@ class Database:
 
     def journal(self) -> Iterator[JournalRow]:
         for row in self._connection.execute("SELECT * FROM journal ORDER BY position"):
-            yield JournalRow(*row)
+            yield journal_row(*row)
 
     def held(self) -> Iterator[HeldRow]:
         """What is held, in the order in which it settled."""
@@ -427,7 +429,8 @@ def _added(batch: Batch) -> Sizes:
 
 
 def _journal_values(row: JournalRow) -> tuple[Any, ...]:
-    return row.position, row.taken, row.heard, row.horizon, row.kind, row.rules, row.data, row.outputs, row.measured
+    data = pack_request(row.data) if row.kind == "request" else row.data
+    return row.position, row.taken, row.heard, row.horizon, row.kind, row.rules, data, row.outputs, row.measured
 
 
 def _checkpoint_values(row: Checkpoint) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from . import folder as files
 from .folder import NewerError, StoreError, check_version, is_corrupt
-from .rows import Checkpoint, DeadLetter, HistoryRow, JournalRow
+from .rows import Checkpoint, DeadLetter, HistoryRow, JournalRow, journal_row, unpack_request
 from .schema import newest_version
 
 
@@ -58,6 +58,7 @@ class Reader:
             # Not immutable, even when nobody owns it: a sidecar may start at any moment.
             address = f"{self.path.absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=10)
+            self._connection.create_function("unpacked", 1, unpack_request, deterministic=True)
             self._check()
         except sqlite3.Error as error:
             raise self._failed(error) from error
@@ -88,7 +89,7 @@ class Reader:
 
     def journal_with(self, needle: bytes) -> list[JournalRow]:
         """The rows in whose data this occurs."""
-        return [JournalRow(*row) for row in self._all("SELECT * FROM journal WHERE instr(data, ?)", needle)]
+        return [journal_row(*row) for row in self._all("SELECT * FROM journal WHERE instr(unpacked(data), ?)", needle)]
 
     def checkpoint(self, key: str) -> Checkpoint | None:
         rows = self._all("SELECT * FROM checkpoints WHERE key = ?", key)

@@ -79,6 +79,7 @@ CREATE TABLE directory (
 ) STRICT;
 INSERT INTO directory VALUES (lower(hex(randomblob(16))), '', 0, -1, 0, '', 0);
 """,
+    # From here on the data of a 'request' in the journal is mostly in gzip.
     """
 CREATE TABLE held (
     id     INTEGER PRIMARY KEY,

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 
+from realtime_otel_sidecar.otlp.decode import decode_request
 from realtime_otel_sidecar.store.database import Database, OutboxReader
 from realtime_otel_sidecar.store.folder import StoreError
+from realtime_otel_sidecar.store.reading import Reader
 from realtime_otel_sidecar.store.rows import (
     HISTORY_ROW_BYTES as ROW,
 )
 from realtime_otel_sidecar.store.rows import (
+    SMALLEST_PACKED,
     Batch,
     Checkpoint,
     DeadLetter,
@@ -26,9 +30,12 @@ from realtime_otel_sidecar.store.rows import (
     Sizes,
     Sweep,
     pack_outputs,
+    pack_request,
     span_ids,
     unpack_outputs,
+    unpack_request,
 )
+from tests.sidecar import conversation
 from tests.unit.sidecar.rig import failing, faults
 
 
@@ -209,3 +216,21 @@ def test_the_log_is_emptied_when_it_is_asked_for(database: Database) -> None:
     database.wipe_log()
     assert log.stat().st_size == 0
     assert len(state(database)[0]) == 1
+
+
+@pytest.mark.parametrize("request_size", [0, 1, SMALLEST_PACKED - 1, SMALLEST_PACKED, 100_000])
+def test_a_request_comes_out_of_the_journal_as_it_went_in(request_size: int, tmp_path: Path) -> None:
+    data = conversation("one", turns=20).request()[:request_size]
+    with closing(Database(tmp_path)) as database:
+        database.commit(Batch(journal=[JournalRow(1, 1, 1.0, -1, "request", "1", data)]))
+        assert [row.data for row in database.journal()] == [data]
+        with Reader(tmp_path) as reader:
+            assert [row.data for row in reader.journal_with(data[-20:])] == [data]
+        ((stored,),) = sqlite3.connect(database.path).execute("SELECT data FROM journal").fetchall()
+        assert len(stored) == request_size if request_size < SMALLEST_PACKED else 0 < len(stored) < request_size
+
+
+def test_a_packed_request_that_is_damaged_comes_out_as_no_request() -> None:
+    packed = pack_request(conversation("one").request())
+    with pytest.raises(DecodeError):
+        decode_request(unpack_request(packed[:-9] + b"damaged.."))
