@@ -153,6 +153,10 @@ class Settings:
     keep_slow_turns: float = setting(
         0.0, "keep sessions in which the user waited so many seconds for audio, 0 for none; needs export=closed"
     )
+    sharded: bool = setting(
+        False,
+        "one of several sidecars: a stream that has begun at another one is told from one whose beginning is lost",
+    )
     tool_logs: bool = setting(False, "put the messages of a tool's logs on its span (they are content)")
     metrics_interval: float = setting(15.0, "seconds between two exports of the metrics; 0 for none")
     telemetry_interval: float = setting(15.0, "seconds between two reports of the sidecar on itself; 0 for none")
@@ -237,6 +241,7 @@ class Settings:
             waits=Waits(settle=_nanoseconds(self.settle), transcript=_nanoseconds(self.transcript_wait)),
             gap_wait=_nanoseconds(self.gap_wait),
             resume_wait=_nanoseconds(self.resume_wait),
+            sharded=self.sharded,
             tool_logs=self.tool_logs,
             content=self.content,
             limits=Limits(

@@ -88,9 +88,9 @@ class Conversations:
 
     @property
     def resources(self) -> Iterator[Resource]:
-        """The resource of each session that is open and has records of its own."""
+        """The resource of each session that is open, has records of its own, and has begun here."""
         sessions = (stream.session for stream in self._stitcher.streams.values())
-        return (session.resource for session in sessions if session.records)
+        return (session.resource for session in sessions if session.records and not session.moved)
 
     def gaps(self) -> tuple[int, int]:
         """How many gaps are waited for, and how many records wait behind them; for any thread."""

@@ -228,7 +228,7 @@ def _ended(span: Span) -> Ended:
 def _key(span: Span) -> str:
     """The key of a session span's stream: of a drawn id it is that id, and then the span's id is made of it."""
     stream_id = str(span.attributes.get(key.STREAM_ID, ""))
-    if span.span_id == contract.span_id(Kind.SESSION, stream_id):
+    if contract.span_id(Kind.SESSION, stream_id) in (span.span_id, span.parent_span_id):  # the latter if it has moved
         return stream_id
     resource = span.resource
     return contract.stream_key(stream_id, chosen=True, namespace=resource.namespace, service=resource.service)

@@ -137,7 +137,7 @@ def trace_id(key: str) -> bytes:
     return digest((Kind.TRACE, key))[:16]
 
 
-def span_id(kind: Kind, key: str, provider_id: str = "", ordinal: int = 1) -> bytes:
+def span_id(kind: Kind, key: str, provider_id: str = "", ordinal: int = 1, continued: tuple[str, ...] = ()) -> bytes:
     """8 bytes: the id of a span of the stream with this `stream_key`.
 
     Args:
@@ -147,10 +147,14 @@ def span_id(kind: Kind, key: str, provider_id: str = "", ordinal: int = 1) -> by
             the call (tool); empty for the session, but when a stream with a chosen id goes on after its session has
             ended: then the new connection's start, in decimal.
         ordinal: 1, and one more each time the protocol opens this id again after its span has ended.
+        continued: of what has begun at another stitcher, or may have: the emitter id of the first record of the stream
+            that this one has taken, and its number in decimal.
     """
     fields = [kind, key, provider_id] if provider_id else [kind, key]
     if ordinal > 1:
         fields.append(str(ordinal))
+    if continued:
+        fields += ["continued", *continued]
     return digest(fields)[:8]
 
 

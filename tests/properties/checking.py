@@ -101,7 +101,7 @@ def _note_speech(event: Mapping[str, Any], speeches: Promised) -> None:
     given = event.get("item")
     item = given if isinstance(given, dict) else {}
     match event["type"].split("."):
-        case ["input_audio_buffer", what] if what != "cleared":
+        case ["input_audio_buffer", what] if what not in ("cleared", "dtmf_event_received"):
             _add(speeches.mentioned, event.get("item_id"))
             if what in ("speech_started", "timeout_triggered") or contract.AUDIO_FIRST in event.get("extra", {}):
                 _add(speeches.opened, event.get("item_id"))

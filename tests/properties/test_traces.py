@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime_otel_sidecar.stitch import attributes as key
-from realtime_otel_sidecar.stitch import build
+from realtime_otel_sidecar.stitch import moving
 from realtime_otel_sidecar.stitch.spans import Span, Value
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from tests.conversations import STREAM_ID, Conversation, numbered
@@ -42,7 +42,7 @@ def open_ids(stitcher: Stitcher) -> set[bytes]:
     """The span ids of all that is open, or ended and not exported."""
     sessions = [each.session for each in stitcher.streams.values() if each.session.records]
     ids = {of.span_id(part) for of in sessions for part in of.parts.all()}
-    return ids | {build.session_span_id(of) for of in sessions}
+    return ids | {moving.session_span_id(of) for of in sessions}
 
 
 @EACH_SOURCE

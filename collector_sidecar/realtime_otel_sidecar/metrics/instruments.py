@@ -199,7 +199,7 @@ _counter(
 
 _counter(
     30, "openai.realtime.tool.calls", "{call}", "Calls of tools, and how they ended.",
-    key.TOOL, measures.one, (*TOOL, key.CLOSE_REASON, key.ERROR_TYPE),
+    key.TOOL, measures.begun_here(measures.one), (*TOOL, key.CLOSE_REASON, key.ERROR_TYPE),
 )  # fmt: skip
 _histogram(
     31, key.TOOL_DURATION, "s",
@@ -218,24 +218,31 @@ _histogram(
 # --- Sessions -------------------------------------------------------------------------------------------------------
 
 SESSIONS_STARTED: Final = _counter(
-    40, "openai.realtime.sessions.started", "{session}", "Sessions of which a first record came.",
+    40, "openai.realtime.sessions.started", "{session}",
+    "Sessions of which a first record came. One that moves to another sidecar is still one: it counts where it began.",
     (), measures.nothing,
 )  # fmt: skip
 _counter(
-    41, "openai.realtime.sessions.ended", "{session}", "Sessions that have ended, and why.",
-    key.SESSION, measures.one, (*SERVICE, key.CLOSE_REASON, key.ERROR_TYPE),
+    41, "openai.realtime.sessions.ended", "{session}",
+    "Sessions that have ended, and why. One that has moved away ends where it began, by silence.",
+    key.SESSION, measures.begun_here(measures.one), (*SERVICE, key.CLOSE_REASON, key.ERROR_TYPE),
 )  # fmt: skip
 _histogram(
     42, "openai.realtime.session.duration", "s",
     "From the opening of a session's stream to its end; of one that fell silent, to its last record.",
-    key.SESSION, measures.whole_length, (*SERVICE, key.CLOSE_REASON), SESSION_BOUNDS,
+    key.SESSION, measures.begun_here(measures.whole_length), (*SERVICE, key.CLOSE_REASON), SESSION_BOUNDS,
 )  # fmt: skip
 _histogram(
     43, "openai.realtime.session.turns", "{turn}", key.ATTRIBUTES[key.TURNS].brief,
-    key.SESSION, measures.value(key.TURNS), SERVICE, TURN_BOUNDS,
+    key.SESSION, measures.begun_here(measures.value(key.TURNS)), SERVICE, TURN_BOUNDS,
 )  # fmt: skip
 SESSIONS_OPEN: Final = _gauge(
     44, "openai.realtime.sessions.open", "{session}", "Sessions that have not ended.", (), measures.nothing,
+)  # fmt: skip
+_counter(
+    45, "openai.realtime.sessions.moved", "{session}",
+    "Sessions that had begun at another sidecar and moved here, and how they ended.",
+    key.SESSION, measures.moved_here, (*SERVICE, key.CLOSE_REASON, key.ERROR_TYPE),
 )  # fmt: skip
 _counter(
     50, "openai.realtime.errors", "{error}",

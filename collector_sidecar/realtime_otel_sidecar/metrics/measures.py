@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from ..stitch import attributes as key
+from ..stitch.spans import CloseReason
 from .prices import PER
 from .reading import LIMITS, Labels, Number, Reading, label
 
@@ -28,6 +29,20 @@ def nothing(_: Reading) -> Values:
 
 def one(_: Reading) -> Values:
     return ONE
+
+
+def begun_here(measure: Callable[[Reading], Values]) -> Callable[[Reading], Values]:
+    """Of what has moved here from another sidecar nothing: there it counts, as does what has only begun there."""
+    return lambda reading: NO_VALUES if _begins_elsewhere(reading) else measure(reading)
+
+
+def _begins_elsewhere(reading: Reading) -> bool:
+    first = reading.count(key.CONTINUED)
+    return first is not None and (first > 0 or reading.attributes.get(key.CLOSE_REASON) == CloseReason.SILENCE)
+
+
+def moved_here(reading: Reading) -> Values:
+    return ONE if reading.count(key.CONTINUED) else NO_VALUES
 
 
 def one_if(name: str) -> Callable[[Reading], Values]:

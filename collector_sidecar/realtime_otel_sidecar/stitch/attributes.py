@@ -128,6 +128,14 @@ CLOSE_INFERRED: Final = _define(
 START_INFERRED: Final = _define(
     "openai.realtime.start.inferred", ENDING[1:], BOOL, "True: the event that opens such a span was not seen."
 )
+CONTINUED: Final = _define(
+    "openai.realtime.continued.from",
+    SPANS,
+    INT,
+    "Where several sidecars share the streams: this one has not seen the span's beginning, which another one may have; "
+    "so the span's id is made with the first record of the stream that is here, whose number this is. On a session's "
+    "span: the stream has moved here with that record.",
+)
 TURN_INDEX: Final = _define(
     "openai.realtime.turn.index", CHILDREN, INT, "The turn, from 1; 0 is what precedes the first user input."
 )

@@ -9,6 +9,7 @@ from realtime_otel.contract import Kind
 
 from . import attributes as key
 from .limits import limited
+from .moving import point_to, session_parent, session_span_id
 from .part import Part, sorted_events
 from .playback import Playback
 from .record import Record
@@ -29,10 +30,6 @@ LAST = 2**63 - 1
 ENDED = "gen_ai.client.realtime_session.ended"
 LIFE_CYCLE_EVENTS = 2
 """These two."""
-
-
-def session_span_id(session: State) -> bytes:
-    return contract.span_id(Kind.SESSION, session.key, session.incarnation)
 
 
 def part_span(session: State, part: Part) -> Span:
@@ -74,9 +71,10 @@ def transcript_span(session: State, record: Record, ordinal: int, transcript: Tr
     """What stands for a transcript that came after its user_speech was exported: an instant, linked to it."""
     item_id = record.item_id
     known = session.items.get(item_id)  # none if it is an earlier session's
+    continued = session.parts.gone[Kind.USER_SPEECH + item_id].continued
     return _span(
         session,
-        span_id=contract.span_id(Kind.TRANSCRIPT, session.key, item_id, ordinal),
+        span_id=contract.span_id(Kind.TRANSCRIPT, session.key, item_id, ordinal, continued),
         parent=session_span_id(session),
         name=key.TRANSCRIPT,
         start=record.time,
@@ -87,8 +85,9 @@ def transcript_span(session: State, record: Record, ordinal: int, transcript: Tr
             key.TURN_INDEX: known.turn if known is not None else session.turn,
             key.CLOSE_REASON: transcript.status,
             **transcript.attributes(),
-        },
-        links=[_link(session, _speech_span_id(session, item_id), "transcribes")],
+        }
+        | ({key.CONTINUED: int(continued[1])} if continued else {}),
+        links=[_link(session, session.point_to(Speech, item_id), "transcribes")],
     )
 
 
@@ -108,6 +107,8 @@ def session_span(session: State) -> Span:
     }
     if session.end_inferred:
         attributes[key.CLOSE_INFERRED] = True
+    if session.moved:
+        attributes[key.CONTINUED] = int(session.first[1])
     if session.closing is not None and session.closing.code is not None:
         attributes[key.CLOSE_CODE] = session.closing.code
     connections = max(1, len(session.connections)) + session.reconnected
@@ -126,7 +127,8 @@ def session_span(session: State) -> Span:
     if error:
         attributes[key.ERROR_TYPE] = error
     span_id = session_span_id(session)
-    parent = session.parent_span_id if session.parent_span_id != span_id else b""  # whatever its records have stated
+    parent = session_parent(session)
+    parent = parent if parent != span_id else b""  # whatever its records have stated
     return _span(
         session,
         span_id=span_id,
@@ -147,11 +149,8 @@ def _life_cycle(session: State, reason: str) -> list[SpanEvent]:
     first: Attributes = {key.SESSION_ID: session.first_session_id} if session.first_session_id else {}
     last: Attributes = {key.SESSION_ID: session.session_id} if session.session_id else {}
     model: Attributes = {key.REQUEST_MODEL: session.config.model} if session.config.model else {}
-    end = max(session.started, session.end)
-    return [
-        SpanEvent(session.started, STARTED, first | model),
-        SpanEvent(end, ENDED, last | {key.CLOSE_REASON: reason}, LAST),
-    ]
+    end = SpanEvent(max(session.started, session.end), ENDED, last | {key.CLOSE_REASON: reason}, LAST)
+    return [end] if session.moved else [SpanEvent(session.started, STARTED, first | model), end]
 
 
 def _span(
@@ -207,11 +206,7 @@ def _link(session: State, span_id: bytes, kind: str, inference: str = "") -> Lin
 
 
 def _response_span_id(session: State, response_id: str, ordinal: int) -> bytes:
-    return contract.span_id(Kind.RESPONSE, session.key, response_id, ordinal) if response_id else b""
-
-
-def _speech_span_id(session: State, item_id: str) -> bytes:
-    return contract.span_id(Kind.USER_SPEECH, session.key, item_id, session.parts.ordinal(Speech, item_id))
+    return point_to(session, Response, response_id, ordinal) if response_id else b""
 
 
 def _speech_links(session: State, speech: Speech) -> list[Link]:
@@ -220,7 +215,7 @@ def _speech_links(session: State, speech: Speech) -> list[Link]:
         cut = _response_span_id(session, speech.cut.response, speech.cut.ordinal)
         links.append(_link(session, cut, "interrupts", "order"))
     if speech.continues is not None:
-        before = contract.span_id(Kind.USER_SPEECH, session.key, speech.continues.item, speech.continues.ordinal)
+        before = point_to(session, Speech, speech.continues.item, speech.continues.ordinal)
         links.append(_link(session, before, "continues", "order"))
     return links
 

@@ -41,6 +41,11 @@ class Part(Struct, kw_only=True):
     error: str = ""
     events: list[SpanEvent] = field(default_factory=list)
     dropped_events: int = 0
+    continued: tuple[str, ...] = ()
+    """Of a stitcher among several, while it has not seen the event that opens such a span: another one may have seen
+    it, so the id is made with this one's first record of the stream."""
+    is_pointed_to: bool = False
+    """A link or a child has its id, which therefore stays."""
 
     def close(self, time: int, reason: CloseReason, *, inferred: bool = False) -> None:
         """End the span, once. A start that was inferred late must not lie behind the end."""
@@ -69,6 +74,8 @@ class Part(Struct, kw_only=True):
             attributes[key.CLOSE_INFERRED] = True
         if self.start_inferred:
             attributes[key.START_INFERRED] = True
+        if self.continued:
+            attributes[key.CONTINUED] = int(self.continued[1])
         if self.error:
             attributes[key.ERROR_TYPE] = self.error
         return attributes

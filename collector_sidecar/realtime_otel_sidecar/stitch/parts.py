@@ -28,6 +28,7 @@ class Gone(Struct, frozen=True):
     opener: str
     start: int = 0
     audio_ms: int | None = None
+    continued: tuple[str, ...] = ()
 
 
 class Parts(Struct):
@@ -85,6 +86,7 @@ class Parts(Struct):
             last=record.time,
             turn=turn,
             start_inferred=not opens,
+            continued=gone.continued if gone is not None else (),
         )
         return part, True
 
@@ -101,7 +103,7 @@ class Parts(Struct):
                 del self.tools[part.id]
             case _:
                 del self.playbacks[part.id]
-        self.gone[part.kind + part.id] = Gone(part.ordinal, part.opener, part.start, audio_ms)
+        self.gone[part.kind + part.id] = Gone(part.ordinal, part.opener, part.start, audio_ms, part.continued)
 
     def knows(self, make: type[P], part_id: str) -> bool:
         """Whether there is, or was, a part with this id."""

@@ -295,7 +295,9 @@ def add_output_item(state: State, record: Record, body: ItemBody) -> None:
         state.know_output(record.item_id, response)
     match word(body.item.type):
         case "function_call":
-            tool.announce(state, record)
+            call = tool.announce(state, record)
+            if call is not None:
+                call.missing_when_added = state.records_missing
         case "mcp_call":
             tool.announce_mcp(state, record, body.item)
 

@@ -54,4 +54,6 @@ class Rules(Struct, frozen=True, kw_only=True):
     """Whether the span event of a tool's log line carries its message."""
     content: bool = True
     """Whether content that agents send stands on spans."""
+    sharded: bool = False
+    """Whether a stream may move from one stitcher to another while it is open (see `moving`)."""
     limits: Limits = Limits()

@@ -20,7 +20,7 @@ from msgspec import DecodeError
 
 from realtime_otel.contract import Direction
 
-from . import playback, response, speech, stream, tool
+from . import moving, playback, response, speech, stream, tool
 from .bodies import ItemBody, word
 from .events import UNKNOWN, Does, Fate, Row, read_body, read_what_fits, row_of
 from .known import Connection
@@ -49,7 +49,7 @@ class Session(State, kw_only=True):
             return
         self.records += 1
         if self.records == 1:
-            self._begin(record)
+            self._begin(record, rules)
         if record.time >= self.next_due:
             self.settle(record.time, rules)
         self.last = max(self.last, record.time)
@@ -74,10 +74,12 @@ class Session(State, kw_only=True):
             return False
         return record.started > max(self.started, self.closing.time) + self.resume_wait
 
-    def _begin(self, record: Record) -> None:
+    def _begin(self, record: Record, rules: Rules) -> None:
         """Trace, parent, start and resource are those of the record with the lowest number, whichever came first."""
         self.trace_id, self.parent_span_id = record.trace_id, record.parent_span_id
         self.started, self.sampled, self.resource = max(0, record.started), record.sampled, record.resource
+        if rules.sharded:
+            moving.begin(self, record)
         self.last = self.started  # a log line that came before has no say in it
 
     def _join(self, record: Record) -> None:
@@ -96,6 +98,7 @@ class Session(State, kw_only=True):
         if connection is None:
             connection = self.connections[record.emitter_id] = Connection(record.time)
             self._join(record)
+            moving.join(self, record)
         connection.last = max(connection.last, record.time)
         if self.closing is not None and record.time > self.closing.time:
             self.closing = None

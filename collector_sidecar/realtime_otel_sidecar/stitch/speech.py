@@ -169,7 +169,9 @@ def commit(state: State, record: Record, _: object = None) -> None:
     state.listen_to(speech.id)
     if speech.end:
         return
-    by_hand = speech.start_inferred and _is_by_hand(state, nothing_before=speech.opener == record.type)
+    nothing_before = speech.opener == record.type and not state.is_torn
+    by_hand = speech.start_inferred and _is_by_hand(state, nothing_before=nothing_before)
+    state.place(speech, record, is_new=False, opens=by_hand)
     if by_hand and state.started <= record.audio_first <= record.time:
         speech.start, speech.start_inferred = record.audio_first, False
     if by_hand and state.config.turn_detection == "none":

@@ -14,7 +14,7 @@ from realtime_otel import contract
 from realtime_otel.contract import Direction, Kind
 
 from . import attributes as key
-from . import build
+from . import build, moving
 from .bodies import Usage
 from .config import Config
 from .content import Message
@@ -64,6 +64,10 @@ class State(Struct, kw_only=True):
     reason: CloseReason | None = None
     end_inferred: bool = False
     connections: dict[str, Connection] = field(default_factory=dict)
+    first: tuple[str, ...] = ()
+    """Of a stitcher among several: emitter id and number of the first record that it has taken (see `moving`)."""
+    moved: bool = False
+    """Whether the session has begun at another one."""
     reconnected: int = 0
     """How often an emitter has seen another session begin on its connection."""
     closing: Close | None = None
@@ -215,12 +219,28 @@ class State(Struct, kw_only=True):
         return self.config.transcribes or self.transcript_shown
 
     def span_id(self, part: Part) -> bytes:
-        return contract.span_id(part.kind, self.key, part.id, part.ordinal)
+        return contract.span_id(part.kind, self.key, part.id, part.ordinal, part.continued)
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether another stitcher may have what is missing here."""
+        return bool(self.first) and (self.moved or self.records_missing > 0)
+
+    def place(self, part: Part, record: Record, *, is_new: bool, opens: bool) -> None:
+        """Settle whose id a part has, where there are several stitchers."""
+        if self.first:
+            moving.place(self, part, record, is_new=is_new, opens=opens)
+
+    def point_to(self, make: type[P], part_id: str) -> bytes:
+        """The span id of the newest part with this id, for what points to it."""
+        return moving.point_to(self, make, part_id, self.parts.ordinal(make, part_id))
 
     def _open(self, make: type[P], part_id: str, record: Record, *, opens: bool) -> tuple[P | None, bool]:
         if opens and (ended := self.parts.reopened(make, part_id, record)) is not None:
             self._export(ended)
         part, is_new = self.parts.open(make, part_id, record, turn=self.turn, opens=opens)
+        if part is not None:
+            self.place(part, record, is_new=is_new, opens=opens)
         if part is not None and is_new:
             part.session_id = self.session_id
             self._make_room(part)
@@ -356,8 +376,7 @@ class State(Struct, kw_only=True):
     # --- Ties ----------------------------------------------------------------------------------------------------
 
     def answer(self, response: Response, item_id: str, inference: str) -> None:
-        span_id = contract.span_id(Kind.USER_SPEECH, self.key, item_id, self.parts.ordinal(Speech, item_id))
-        response.causes.append(Cause(span_id, "answers", inference))
+        response.causes.append(Cause(self.point_to(Speech, item_id), "answers", inference))
 
     def answer_create(self, response: Response) -> None:
         """Who asked for this response: by order, as the protocol names no cause."""
@@ -461,7 +480,10 @@ class State(Struct, kw_only=True):
         span_id = line.log.span_id if line.log is not None else b""
         if line.call_id or not span_id:
             return None
-        return next((tool for tool in self.parts.tools.values() if self.span_id(tool) == span_id), None)
+        tools = self.parts.tools.values()  # the agent knows nothing of stitchers
+        return next(
+            (tool for tool in tools if contract.span_id(tool.kind, self.key, tool.id, tool.ordinal) == span_id), None
+        )
 
 
 def _phase(response: Response | None, playback: Playback | None, time: int) -> str:

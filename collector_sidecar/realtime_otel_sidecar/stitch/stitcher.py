@@ -83,6 +83,14 @@ class Stream(Struct):
         session.records_missing, session.records_dropped = missing, dropped
         session.gaps_cut_short = self.order.cut_short - self.cut_short
 
+    def count_beginning(self, outcome: Outcome) -> None:
+        """The session has had its first record; what is missing before it of one that has moved is where it began."""
+        if self.session.moved:
+            outcome.missing -= self.order.missing - self.missing
+            self.missing = self.order.missing
+        else:
+            outcome.begun.append(self.session.resource)
+
 
 class Stitcher:
     """The core's entrance. Not thread-safe: one owner feeds it."""
@@ -173,7 +181,7 @@ class Stitcher:
                 is_new = not stream.session.records
                 stream.session.take(taken, self.rules)
                 if is_new and stream.session.records:
-                    outcome.begun.append(stream.session.resource)
+                    stream.count_beginning(outcome)
                 if stream.session.reason is not None:
                     self._bury(key, stream, outcome)
                     return

@@ -51,6 +51,8 @@ class Tool(Part, kw_only=True):
     is_complete: bool = False
     """Its arguments are all there, and it can run; before that it is only announced."""
     announced: int = 0
+    missing_when_added: int = -1
+    """How many records of the stream were missing when the response said that it has such an item."""
     written: int = 0
     """When its arguments were all there."""
     started: int = 0
@@ -148,7 +150,7 @@ def complete(state: State, record: Record, call_id: str, arguments: Any, *, is_i
     tool.arguments = (word(arguments) if state.captures else "") or tool.arguments
     if not (tool.is_complete or tool.outputs):
         tool.complete(record)
-        tool.start_inferred = is_inferred
+        tool.start_inferred = is_inferred or bool(tool.continued)
 
 
 def complete_call(state: State, record: Record, body: ArgumentsBody) -> None:
@@ -209,11 +211,10 @@ def add_output(state: State, record: Record, item: Item) -> None:
     tool = state.tool(record, record.call_id)
     if tool is None:
         if record.call_id:  # an answer to a call whose span has left
-            span_id = contract.span_id(Tool.kind, state.key, record.call_id, state.parts.ordinal(Tool, record.call_id))
-            state.know_output_of(record.item_id, state.turn, span_id)
+            state.know_output_of(record.item_id, state.turn, state.point_to(Tool, record.call_id))
             state.keep(record, {key.ITEM_TYPE: "function_call_output"})
         return
-    span_id = state.span_id(tool)
+    span_id = state.point_to(Tool, tool.id)
     state.know_output_of(record.item_id, tool.turn, span_id)
     tool.outputs.append(record.item_id)
     if len(tool.outputs) > 1:
@@ -302,7 +303,7 @@ def end_mcp_by_item(state: State, record: Record, item: Item) -> Tool | None:
 
 def _end_mcp(state: State, tool: Tool, time: int, *, inferred: bool) -> None:
     tool.close(time, CloseReason.FAILED if tool.error else CloseReason.COMPLETED, inferred=inferred)
-    span_id, made_by = state.span_id(tool), state.parts.responses.get(tool.response)
+    span_id, made_by = state.point_to(Tool, tool.id), state.parts.responses.get(tool.response)
     if (known := state.items.get(tool.id)) is not None:
         known.output_of = span_id
     is_of_a_past_response = made_by is None or made_by.end > 0  # else the same one may go on to speak it

@@ -226,10 +226,23 @@ def seen_within_limits() -> set[tuple[str, str]]:
     return {(each.name, each.place) for each in standing(Trace(found, frozenset()))}
 
 
+@cache
+def seen_moved() -> set[tuple[str, str]]:
+    """The same of conversations that have begun elsewhere."""
+    found: list[Span] = []
+    for steps in WRITTEN.values():
+        records = numbered([*opened(), *steps])
+        for cut in range(1, len(records)):
+            stitcher = Stitcher(Rules(sharded=True))
+            outcome = fed(records[cut:], stitcher=stitcher)
+            found += [*outcome.spans, *stitcher.tick(STREAM_ID).spans]
+    return {(each.name, each.place) for each in standing(Trace(found, frozenset()))}
+
+
 def test_every_registered_attribute_stands_wherever_the_registry_says() -> None:
     every = {(name, place) for name, attribute in ATTRIBUTES.items() for place in attribute.on}
 
-    assert every - seen(content=True) - seen(content=False) - seen_within_limits() == set()
+    assert every - seen(content=True) - seen(content=False) - seen_within_limits() - seen_moved() == set()
 
 
 def test_content_is_what_stands_on_spans_only_with_content_on() -> None:

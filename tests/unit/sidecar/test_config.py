@@ -52,6 +52,7 @@ OTHER_VALUES: dict[str, Any] = {
     "keep_errors": False,
     "keep_interruptions": False,
     "keep_slow_turns": 2.5,
+    "sharded": True,
     "tool_logs": True,
     "telemetry_interval": 30.0,
     "metrics_interval": 1.0,

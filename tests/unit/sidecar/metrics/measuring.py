@@ -18,6 +18,7 @@ from realtime_otel_sidecar.metrics.sums import Key, Series, Sums
 from realtime_otel_sidecar.otlp.resources import ResourceReader
 from realtime_otel_sidecar.replay import replay
 from realtime_otel_sidecar.stitch import attributes as key
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.spans import Attributes, Resource, Span
 from tests.conversations import SECOND, STARTED, Conversation, closed, numbered, opened, server, session
 from tests.properties import happening
@@ -49,6 +50,12 @@ def scenario_spans() -> tuple[Span, ...]:
     """The spans of all scenarios, one after the other."""
     spans = [span for path in STREAMS for span in replay(path).spans]
     return *spans, *stitched(numbered(PUSH_TO_TALK_OVER_WEBRTC)).spans
+
+
+@cache
+def every_span() -> tuple[Span, ...]:
+    """The same, and those of a conversation that has begun at another sidecar."""
+    return *scenario_spans(), *stitched(numbered(PUSH_TO_TALK_OVER_WEBRTC)[1:], Rules(sharded=True)).spans
 
 
 def meter(prices: PriceTable | None = None, tenant: Iterable[str] = ()) -> Meter:

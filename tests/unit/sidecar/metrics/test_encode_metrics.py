@@ -14,7 +14,7 @@ from realtime_otel_sidecar.metrics.sums import Sums
 from realtime_otel_sidecar.otlp.encode_metrics import GAUGE_AGE, REQUEST_BYTES, Current, encode_metrics
 from realtime_otel_sidecar.stitch.spans import Attributes
 
-from .measuring import BY_NAME, PRICES, STITCHER, meter, resource, scenario_spans, span, summed
+from .measuring import BY_NAME, PRICES, STITCHER, every_span, meter, resource, scenario_spans, span, summed
 
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 SERVICE = (("service.namespace", "hotline"), ("service.name", "voice-agent"))
@@ -163,7 +163,7 @@ def points_of(requests: list[ExportMetricsServiceRequest]) -> list[Metric]:
 
 
 def test_every_instrument_is_encoded_as_its_kind() -> None:
-    sums = summed(scenario_spans(), meter(PRICES))
+    sums = summed(every_span(), meter(PRICES))
     kinds = {each.name: each.WhichOneof("data") for each in metrics(encoded(sums, time=1))}
 
     of_kind = {Kind.COUNTER: "sum", Kind.HISTOGRAM: "histogram", Kind.GAUGE: "gauge"}

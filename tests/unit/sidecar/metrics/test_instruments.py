@@ -23,7 +23,7 @@ from realtime_otel_sidecar.metrics.instruments import (
 )
 from realtime_otel_sidecar.stitch import attributes as key
 
-from .measuring import BY_NAME, PRICES, STREAMS, meter, scenario_spans
+from .measuring import BY_NAME, PRICES, STREAMS, every_span, meter
 
 EACH: Final = pytest.mark.parametrize("instrument", INSTRUMENTS, ids=lambda instrument: instrument.name)
 
@@ -78,7 +78,7 @@ def test_each_instrument_that_measures_spans_is_reached_by_some_stream() -> None
     assert len(STREAMS) > 70
     by = meter(PRICES)
 
-    reached = {each.instrument for span in scenario_spans() for each in by.measure(span).measurements}
+    reached = {each.instrument for span in every_span() for each in by.measure(span).measurements}
 
     stated = {SESSIONS_STARTED.number, SESSIONS_OPEN.number, RECORDS_REJECTED.number}
     assert reached | stated == {instrument.number for instrument in INSTRUMENTS}

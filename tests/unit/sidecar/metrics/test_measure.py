@@ -14,8 +14,10 @@ from realtime_otel_sidecar.metrics.measure import pack, unpack
 from realtime_otel_sidecar.metrics.reading import LARGEST, LONGEST_LABEL
 from realtime_otel_sidecar.metrics.sums import Sums
 from realtime_otel_sidecar.stitch import attributes as key
+from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.spans import Attributes, Span, SpanEvent, Value
-from tests.conversations import Conversation, numbered
+from tests.conversations import Conversation, closed, numbered, weather_call
 from tests.properties.arriving import share, stitched
 from tests.properties.generating import EACH_SOURCE
 
@@ -317,3 +319,21 @@ def test_whatever_stands_on_a_span_it_can_be_measured_stored_and_added_up(
     restored = Sums()
     restored.restore(sums.changes().items())
     assert stored(restored) == stored(sums)
+
+
+def test_a_session_that_moves_is_one_and_its_tokens_are_each_counted_once() -> None:
+    records = numbered([*weather_call()[:-1], *closed()])
+    whole = summed(stitched(records, Rules(sharded=True)).spans)
+
+    for cut in range(1, len(records)):
+        spans = [*parted(records[:cut]), *parted(records[cut:])]
+        sums = summed(spans)
+        assert total(sums, "openai.realtime.sessions.ended") == 1
+        assert total(sums, "openai.realtime.sessions.moved") == 1
+        assert sum(each.count for each in series_of(sums, "openai.realtime.session.duration")) == 1
+        for name in ("openai.realtime.tokens", "openai.realtime.tool.calls", "openai.realtime.records"):
+            assert total(sums, name) == total(whole, name), name
+
+
+def parted(records: list[Record]) -> list[Span]:
+    return stitched(records, Rules(sharded=True)).spans
