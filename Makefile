@@ -10,7 +10,8 @@ MINUTES ?= 10
 .PHONY: demo test check faults soak fuzz bench lint docs dashboards lock clean
 
 demo: $(VENV)/demo
-	$(RUN) -m examples.demo
+	@mkdir -p .cache
+	$(RUN) -m examples.demo --html .cache/demo.html
 
 # The real Collector and Jaeger are built on the first run and kept in .cache.
 test: $(VENV)/dev lint

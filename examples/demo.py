@@ -37,6 +37,8 @@ from examples.realtime_server.scenario import spoken_scenario_names
 from examples.voice_agent.agent import converse
 from examples.voice_agent.demo import started
 from examples.voice_agent.telemetry import tracing
+from realtime_otel_sidecar.page.document import document
+from realtime_otel_sidecar.page.view import view
 from realtime_otel_sidecar.tree import console, render
 
 START_SECONDS = 20
@@ -125,6 +127,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("--scenario", choices=spoken_scenario_names(), default="weather")
     parser.add_argument("--speed", type=float, default=1.0, help="divides every wait of the conversation")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="write the conversation as a page, too")
     flags = parser.parse_args()
     terminal = console()
     receiver = SpanReceiver()
@@ -135,6 +138,8 @@ def main() -> int:
         # The application's own spans go to the receiver, the emitter's records to the sidecar, both by standard means.
         os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = endpoint
         os.environ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"] = records_endpoint
+        # The words are a scenario's, so they may be seen.
+        os.environ.setdefault("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "SPAN_ONLY")
         terminal.print(f"A caller talks to the voice agent (scenario {flags.scenario}) …", style="dim")
         with tracing("voice-agent"), Path(folder, "servers.log").open("wb") as log:
             for line in asyncio.run(_talk(flags.scenario, flags.speed, log)):
@@ -147,6 +152,9 @@ def main() -> int:
         terminal.print("no session span came back", style="red")
         return 1
     terminal.print(render(receiver.requests))
+    if flags.html:
+        flags.html.write_text(document(view(receiver.requests)), encoding="utf-8")
+        terminal.print(f"The same as a page: {flags.html.resolve()}", soft_wrap=True)
     return 0
 
 

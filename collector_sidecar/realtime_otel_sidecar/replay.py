@@ -1,4 +1,7 @@
-"""A recorded event stream into its trace: through the contract and the core, without a network.
+"""What was recorded into traces: through the contract and the core, without a network.
+
+A file of OTLP/JSON, as the Collector's file exporter writes it, holds records of the contract, which are stitched, or
+spans, which are taken as they are. Anything else is a recording of events.
 
 A recording is a text file with one JSON object a line: ``{"t": seconds or null, "dir": "server", "event": {…}}``.
 ``dir`` is server, client, emitter (a fact, whose type begins with ``emitter.``; its ``call_id`` and ``name`` are those
@@ -12,10 +15,14 @@ close ends as by silence, at its last record.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from realtime_otel import contract
 from realtime_otel.contract import Direction, Fact, Kind
@@ -24,7 +31,9 @@ from realtime_otel.redact import decoded_size
 from realtime_otel.stream import Stream
 from realtime_otel.tally import AudioTally
 
+from .otlp import files
 from .otlp.decode import Broken, decode_request
+from .otlp.encode import encode_spans
 from .stitch.rules import Rules
 from .stitch.spans import Span
 from .stitch.stitcher import Stitcher
@@ -42,35 +51,80 @@ class BadLine(ValueError):
 
 @dataclass(slots=True)
 class Replay:
-    """What a recording gave."""
+    """What a file gave."""
 
     spans: list[Span] = field(default_factory=list)
+    """What was stitched."""
+    taken: list[ExportTraceServiceRequest] = field(default_factory=list)
+    """What were spans already."""
     problems: list[str] = field(default_factory=list)
     """A sentence for each line, or record, that could not be used."""
 
+    def requests(self) -> list[ExportTraceServiceRequest]:
+        """All of its spans."""
+        return [*self.taken, encode_spans(self.spans)] if self.spans or not self.taken else self.taken
 
-def replay(path: Path, rules: Rules | None = None, *, content: bool = False) -> Replay:
-    """The trace of a recording.
+
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def replay(
+    path: Path,
+    rules: Rules | None = None,
+    *,
+    content: bool = False,
+    open_file: Callable[[Path], AbstractContextManager[BinaryIO]] = _open,
+) -> Replay:
+    """The traces of a file. ``content``: with what people and models say, and what tools log.
 
     Raises:
         OSError: the file cannot be read.
     """
     result = Replay()
-    stitcher = Stitcher(rules)
-    stream = _stream(path)
-    for number, request in _requests(path, stream, content, result.problems):
-        for record in decode_request(request):
-            if isinstance(record, Broken):
-                result.problems.append(f"line {number}: {record.reason}")
-                continue
-            outcome = stitcher.feed(record)
-            result.spans += outcome.spans
-            result.problems += [f"line {number}: {error}" for error in outcome.errors]
-            result.problems += [f"line {number}: {why.value}: {refused.type}" for refused, why in outcome.rejected]
-    end = stitcher.tick(stream.key)
-    result.spans += end.spans
-    result.problems += end.errors
+    stitcher = Stitcher(rules or Rules(content=content, tool_logs=content))
+    with open_file(path) as file:
+        first = file.readline()
+        if files.is_otlp(first):
+            requests = _of_otlp(files.requests(first, file, result.problems), result)
+        else:
+            requests = _of_recording(_lines(first, file), _stream(path), content, result.problems)
+        for number, request in requests:
+            _feed(stitcher, number, request, result)
+    for key in list(stitcher.streams):
+        end = stitcher.tick(key)
+        result.spans += end.spans
+        result.problems += end.errors
     return result
+
+
+def _feed(stitcher: Stitcher, number: int, request: bytes, result: Replay) -> None:
+    for record in decode_request(request):
+        if isinstance(record, Broken):
+            result.problems.append(f"line {number}: {record.reason}")
+            continue
+        outcome = stitcher.feed(record)
+        result.spans += outcome.spans
+        result.problems += [f"line {number}: {error}" for error in outcome.errors]
+        result.problems += [f"line {number}: {why.value}: {refused.type}" for refused, why in outcome.rejected]
+
+
+def _of_otlp(requests: Iterator[tuple[int, files.Request]], result: Replay) -> Iterator[tuple[int, bytes]]:
+    """Those with records; the others are spans."""
+    for number, request in requests:
+        if isinstance(request, ExportLogsServiceRequest):
+            yield number, request.SerializeToString()
+        else:
+            result.taken.append(request)
+
+
+# --- Recordings -----------------------------------------------------------------------------------------------------
+
+
+def _lines(first: bytes, rest: BinaryIO) -> Iterator[str]:
+    yield first.decode("utf-8", "surrogateescape")
+    for line in rest:
+        yield line.decode("utf-8", "surrogateescape")
 
 
 def _stream(path: Path) -> Stream:
@@ -87,11 +141,13 @@ def _stream(path: Path) -> Stream:
     )
 
 
-def _requests(path: Path, stream: Stream, content: bool, problems: list[str]) -> Iterator[tuple[int, bytes]]:
+def _of_recording(
+    lines: Iterator[str], stream: Stream, content: bool, problems: list[str]
+) -> Iterator[tuple[int, bytes]]:
     """The number of each usable line, and the encoded request that an emitter would have sent for it."""
     encoder = RecordEncoder(stream, content=content)
     audio = AudioTally()
-    entries = list(_entries(path, problems))
+    entries = list(_entries(lines, problems))
     client_events = any(direction == Direction.CLIENT for _, _, direction, _ in entries)
     opening = {"content": content, "client_events": client_events}
     yield 0, _request(encoder.fact(Fact.STREAM_OPENED, opening, seq=0, time=OPENED))
@@ -113,16 +169,15 @@ def _requests(path: Path, stream: Stream, content: bool, problems: list[str]) ->
         yield number, _request(record)
 
 
-def _entries(path: Path, problems: list[str]) -> Iterator[tuple[int, float | None, str, dict[str, Any]]]:
+def _entries(lines: Iterator[str], problems: list[str]) -> Iterator[tuple[int, float | None, str, dict[str, Any]]]:
     """The number of each usable line, and what it says."""
-    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, *_parse(line)
-            except BadLine as error:
-                problems.append(f"line {number}: {error}")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, *_parse(line)
+        except BadLine as error:
+            problems.append(f"line {number}: {error}")
 
 
 def _request(record: bytes) -> bytes:

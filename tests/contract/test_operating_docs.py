@@ -46,7 +46,9 @@ def test_both_pages_say_how_long_and_how_much_is_kept() -> None:
     assert {name for name, _ in stated("privacy.md")} >= {*KEPT} - {"outbox_mib", "history_mib"}
 
 
-@pytest.mark.parametrize("page", [*PAGES, "backends.md", "dashboards.md", "kubernetes.md", "versioning.md"])
+@pytest.mark.parametrize(
+    "page", [*PAGES, "backends.md", "dashboards.md", "kubernetes.md", "looking.md", "versioning.md"]
+)
 def test_the_links_of_the_page_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https://)([^)#]*)(?:#([a-z0-9-]+))?\)", (DOCS / page).read_text("utf-8"))
     assert links

@@ -67,6 +67,14 @@ def encode_span(span: Span) -> ProtoSpan:
     )
 
 
+def joined(requests: Iterable[ExportTraceServiceRequest]) -> ExportTraceServiceRequest:
+    """One request with all their spans."""
+    whole = ExportTraceServiceRequest()
+    for request in requests:
+        whole.MergeFrom(request)
+    return whole
+
+
 def to_otlp_json(request: ExportTraceServiceRequest) -> str:
     """OTLP/JSON: hexadecimal ids, lowerCamelCase names, enums as numbers (OTLP, JSON Protobuf Encoding)."""
     document = MessageToDict(request, use_integers_for_enums=True)

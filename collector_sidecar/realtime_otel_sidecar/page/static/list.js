@@ -1,0 +1,49 @@
+// All conversations, a line each.
+
+const COLUMNS = [
+  ["Started", "", (each) => clock(each.started, { year: undefined })],
+  ["Service", "", (each) => each.service || "—"],
+  ["Length", "number", (each) => lasting(each.length)],
+  ["Turns", "number", (each) => each.counts.turns],
+  ["Tools", "number", (each) => each.counts.tools],
+  ["Response", "number", (each) => (each.wait ? lasting(each.wait.median) : "—")],
+  ["Interruptions", "number", (each) => each.counts.interruptions],
+  ["Errors", "number", (each) => each.counts.errors],
+  ["Tokens", "number", (each) => `${each.counts.input_tokens.toLocaleString("en")} → ${each.counts.output_tokens.toLocaleString("en")}`],
+];
+
+function listView(conversations, live) {
+  const heading = el("div", { class: "bar" },
+    el("h1", {}, "Conversations"),
+    el("p", { class: "muted" }, live ? "Renewed as spans settle. The newest first." : plural(conversations.length, "conversation")));
+  if (!conversations.length) return [heading, live ? invitation() : el("p", { class: "card empty" }, "There is no span in this file.")];
+  const newest = [...conversations].sort((a, b) => b.started - a.started);
+  const head = el("tr", {}, COLUMNS.map(([name, kind]) => el("th", { scope: "col", class: kind }, name)), el("th", { scope: "col" }, "State"));
+  return [heading, el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Conversations" },
+    el("table", { class: "list" }, el("thead", {}, head), el("tbody", {}, newest.map(line))))];
+}
+
+function line(each) {
+  const cells = COLUMNS.map(([name, kind, value], at) => {
+    const bad = name === "Errors" && each.counts.errors > 0;
+    const text = String(value(each));
+    return el("td", { class: `${kind}${bad ? " bad" : ""}`, "data-label": name },
+      at ? text : el("a", { href: `#${each.trace}` }, text));
+  });
+  return el("tr", { "data-id": each.trace, onclick: () => { location.hash = each.trace; } }, cells,
+    el("td", { "data-label": "State" }, state(each)));
+}
+
+function state(each) {
+  if (each.open) return el("span", { class: "badge live" }, "open");
+  if (!each.reason) return el("span", { class: "badge" }, "in part");
+  return el("span", { class: `badge ${each.failure ? "bad" : REASONS[each.reason] || ""}` }, reasonWords(each.reason));
+}
+
+/** What to do while there is nothing to see. */
+function invitation() {
+  return el("div", { class: "card empty" },
+    el("h2", {}, "Waiting for a conversation"),
+    el("p", {}, "Give an agent one line, and start it with the endpoint that the terminal shows:"),
+    el("pre", { tabindex: "0" }, "realtime_otel.observe(session)  # before it is entered"));
+}
