@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 RUN := PYTHONPATH=. $(BIN)/python
 MINUTES ?= 10
+FRAMEWORKS := .cache/frameworks
 
-.PHONY: demo test check faults soak fuzz bench lint docs dashboards lock clean
+.PHONY: demo test check faults soak fuzz frameworks bench lint docs dashboards lock clean
 
 demo: $(VENV)/demo
 	@mkdir -p .cache
@@ -42,6 +43,10 @@ bench: $(VENV)/dev
 	$(RUN) -m tests.stack.build
 	$(RUN) -m benchmarks $(BENCH)
 
+# The examples for LiveKit and Pipecat, with the real frameworks in an environment of their own (600 MB).
+frameworks: $(VENV)/dev $(FRAMEWORKS)/ready
+	$(BIN)/python -m pytest tests/integration/test_frameworks.py
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -62,6 +67,7 @@ lock: $(VENV)/dev
 	$(call compile,requirements-demo.lock,--extra sidecar --extra agents --group demo pyproject.toml)
 	$(call compile,requirements-sidecar.lock,--extra sidecar --group build pyproject.toml)
 	$(call compile,requirements-go.lock,--group go)
+	$(call compile,requirements-frameworks.lock,--group frameworks pyproject.toml)
 
 compile = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate $(2) --output-file $(1)
@@ -78,6 +84,12 @@ $(VENV)/dev: $(BIN)/python requirements.lock pyproject.toml
 	$(INSTALL) --require-hashes --requirement requirements.lock
 	$(INSTALL) --no-build-isolation --editable .
 	@touch $@ $(VENV)/demo
+
+$(FRAMEWORKS)/ready: requirements-frameworks.lock pyproject.toml $(VENV)/dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FRAMEWORKS)
+	$(BIN)/uv pip install --quiet --python $(FRAMEWORKS)/bin/python --no-deps --require-hashes -r requirements-frameworks.lock
+	$(BIN)/uv pip install --quiet --python $(FRAMEWORKS)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .cache

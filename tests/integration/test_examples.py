@@ -51,9 +51,11 @@ def environment(logs: LogsServer, url: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def started(module: str, told: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    module: str, told: Mapping[str, str], *, python: str = sys.executable
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, env=dict(told), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        python, "-m", module, env=dict(told), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
         yield process
