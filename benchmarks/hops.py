@@ -98,13 +98,18 @@ class Hop:
 
 
 class SidecarHop(Hop):
-    """A sidecar with its default settings but for bounds: durable, with metrics, its spans sent."""
+    """A sidecar with its default settings but for bounds: durable, with metrics, its spans sent.
 
-    def __init__(self, *flags: str) -> None:
+    ``start``: else it is started later, by whom wants it.
+    """
+
+    def __init__(self, *, start: bool = True) -> None:
         super().__init__()
-        self.sidecar = SidecarProcess(self.folder, f"http://{self.sink.address}", *MANY_STREAMS, *flags)
-        self._stack.enter_context(self.sidecar)
-        self.connect(f"127.0.0.1:{self.sidecar.port}")
+        self.sidecar = SidecarProcess(self.folder, f"http://{self.sink.address}", *MANY_STREAMS)
+        self._stack.push(self.sidecar)
+        if start:
+            self.sidecar.start()
+            self.connect(f"127.0.0.1:{self.sidecar.port}")
 
     @property
     def pids(self) -> list[int]:

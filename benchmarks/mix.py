@@ -46,7 +46,10 @@ _TOOL_TURNS: Final = (3, 8)
 """Of ten."""
 _IDS: Final = ("id", "item_id", "previous_item_id", "response_id", "call_id", "event_id", "conversation_id")
 _TAG: Final = "MixMix00"
-"""Stands in every id of the protocol where the stream's own tag is to be."""
+"""Stands in every id of the protocol, so that it is found where the stream's own is to be."""
+_ID_LENGTH: Final = 21
+"""Characters of the service's ids, behind the name of their kind."""
+_ID: Final = re.compile(rf"{_TAG}[0-9a-f]{{{_ID_LENGTH - len(_TAG)}}}".encode())
 _MARK: Final = Stream(
     id="00000000-aaaa-4bbb-8ccc-dddddddddddd",
     chosen=False,
@@ -175,7 +178,7 @@ def _lengthened(value: Any, tag: str, key: str = "") -> Any:
     if isinstance(value, list):
         return [_lengthened(each, tag, key) for each in value]
     if key in _IDS and isinstance(value, str) and (kind := re.match(r"[a-z]+_", value)):
-        return f"{kind[0]}{tag}{hashlib.sha256(value.encode()).hexdigest()[:13]}"
+        return f"{kind[0]}{tag}{hashlib.sha256(value.encode()).hexdigest()[: _ID_LENGTH - len(_TAG)]}"
     return value
 
 
@@ -200,6 +203,11 @@ class Mix:
         self.records = len(records)
         self._ends = list(itertools.accumulate(map(len, records), initial=0))
         self._joined = b"".join(records)
+        begun, done = (self._places(f"response.content_part.{kind}") for kind in ("added", "done"))
+        self._answering = [(first + last) // 2 for first, last in zip(begun, done, strict=True)]
+
+    def _places(self, kind: str) -> list[int]:
+        return [at for at, said in enumerate(self.said) if said.event["type"] == kind]
 
     @property
     def deltas(self) -> float:
@@ -208,10 +216,9 @@ class Mix:
 
     def answering(self, turn: int) -> int:
         """How many records of a stream there are when this turn, from 1, has its answer open, half spoken."""
-        created = [at for at, said in enumerate(self.said) if said.event["type"] == "response.content_part.added"]
-        done = [at for at, said in enumerate(self.said) if said.event["type"] == "response.content_part.done"]
-        return (created[turn - 1] + done[turn - 1]) // 2
+        return self._answering[turn - 1]
 
+    @functools.lru_cache(STREAMS_OF_AGENT)  # noqa: B019 - a few, of the few mixes of a run
     def stream(self, number: int) -> Stream:
         """What stands on all records of this stream."""
         drawn = uuid.UUID(bytes=hashlib.sha256(f"{self.seed} {number}".encode()).digest()[:16], version=4)
@@ -227,19 +234,30 @@ class Mix:
 
     def stream_records(self, number: int, first: int = 0, last: int | None = None) -> list[bytes]:
         """The log records of this stream, from ``first`` up to, without, ``last``."""
-        return self._cut(self._put_in_place(self._joined, number), first, last)
+        ends = self._ends[first:] if last is None else self._ends[first : last + 1]
+        data = self.put_in_place(self._joined[ends[0] : ends[-1]], number)
+        return [data[start - ends[0] : end - ends[0]] for start, end in itertools.pairwise(ends)]
 
-    def _put_in_place(self, data: bytes, number: int) -> bytes:
+    def mark_records(self, count: int) -> list[bytes]:
+        """The first log records of the mark, which are every stream's but for the ids."""
+        return [self._joined[start:end] for start, end in itertools.pairwise(self._ends[: count + 1])]
+
+    def put_in_place(self, data: bytes, number: int) -> bytes:
         """A copy with this stream's ids in place of the mark's, which are as long."""
         of = self.stream(number)
-        tag = of.emitter_id[:8]
-        for mark, own in ((_MARK.id, of.id), (_MARK.emitter_id, of.emitter_id), (_TAG, tag)):
+        drawn: dict[bytes, bytes] = {}
+
+        def draw(found: re.Match[bytes]) -> bytes:
+            known = drawn.get(found[0])
+            if known is None:
+                digest = hashlib.sha256(of.trace_id + found[0]).digest()
+                known = drawn[found[0]] = base64.b64encode(digest, b"Oo")[:_ID_LENGTH]
+            return known
+
+        data = _ID.sub(draw, data)
+        for mark, own in ((_MARK.id, of.id), (_MARK.emitter_id, of.emitter_id), (_TAG, of.emitter_id[: len(_TAG)])):
             data = data.replace(mark.encode(), own.encode())
         return data.replace(_MARK.trace_id, of.trace_id).replace(_MARK.span_id, of.span_id)
-
-    def _cut(self, joined: bytes, first: int, last: int | None) -> list[bytes]:
-        ends = self._ends[first:] if last is None else self._ends[first : last + 1]
-        return [joined[start:end] for start, end in itertools.pairwise(ends)]
 
     def requests(
         self,
@@ -261,17 +279,19 @@ class Mix:
             burst: records that a stream sends at a time.
             size: records in a request.
         """
-        joined = [(number, self.stream_records(number, first, last)) for number in streams]
-        turns = range(0, max((len(records) for _, records in joined), default=0), burst)
-        bursts = ((number, records[at : at + burst]) for at in turns for number, records in joined)
-        yield from _framed(bursts, size)
+        yield from framed(((number, self.stream_records(number, first, last)) for number in streams), burst, size)
 
 
-def _framed(bursts: Iterable[tuple[int, list[bytes]]], size: int) -> Iterator[bytes]:
-    """Requests of bursts, in which records of one agent that follow one another share its resource."""
+def framed(
+    streams: Iterable[tuple[int, list[bytes]]], burst: int = BURST, size: int = REQUEST_RECORDS
+) -> Iterator[bytes]:
+    """The same of records that are given, with the numbers of their streams."""
+    every = list(streams)
+    turns = range(0, max((len(records) for _, records in every), default=0), burst)
     request: list[tuple[int, bytes]] = []
-    for number, records in bursts:
-        request += [(number // STREAMS_OF_AGENT, record) for record in records]
+    for at, (number, records) in itertools.product(turns, every):
+        # Records of one agent that follow one another share its resource.
+        request += [(number // STREAMS_OF_AGENT, record) for record in records[at : at + burst]]
         while len(request) >= size:
             yield _request(request[:size])
             del request[:size]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -102,6 +103,11 @@ class Sender:
                 if code_of(error) is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
+
+    def try_to_send(self, request: bytes) -> None:
+        """Send, and do not mind what comes of it."""
+        with suppress(grpc.RpcError):
+            self._export(request, timeout=PATIENCE)
 
     def send_all(self, requests: Iterable[bytes]) -> None:
         for request in requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 TOMBSTONE_BYTES = 512
 """What a tombstone may take on the average; one of a chosen id can take a hundred times as much."""
+DECODED = 4096
+"""Open streams that are kept decoded, which one core cannot exceed with streams that talk: those heard last."""
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class Taken:
     """Sequence numbers that were given up."""
     dropped: int = 0
     """Records that their emitter has dropped, and said so."""
+    unreadable: list[tuple[str, bytes]] = field(default_factory=list)
+    """States that could not be read when their streams were asked for, by key."""
 
     @property
     def spans(self) -> list[Span]:
@@ -76,26 +81,29 @@ class Conversations:
         """Streams that have changed since their checkpoint, with the position of the first change; oldest first."""
         self._unwritable: set[str] = set()
         """Streams whose state cannot be checkpointed, until they end."""
-        self._put_out: dict[str, bytearray] = {}
+        self._decoded: dict[str, None] = {}
+        """Open streams that are not parked, the one heard longest ago first."""
+        self._put_out: dict[str, bytes] = {}
         """Ids of the spans that each open stream has put out, end to end."""
+        self._before: dict[str, int] = {}
+        """How many bytes of these were put out before this process began. Other rules or settings may make such spans
+        once more."""
         self._listed: dict[str, set[bytes]] = {}
-        """Ids that were put out before this process began. Other rules or settings may make them once more."""
+        """The same ids one by one, of streams that were asked for since."""
 
     @property
     def open(self) -> Collection[str]:
         """The keys of the open streams."""
-        return self._stitcher.streams.keys()
+        return self._stitcher.open
 
     @property
     def resources(self) -> Iterator[Resource]:
         """The resource of each session that is open, has records of its own, and has begun here."""
-        sessions = (stream.session for stream in self._stitcher.streams.values())
-        return (session.resource for session in sessions if session.records and not session.moved)
+        return self._stitcher.resources()
 
     def gaps(self) -> tuple[int, int]:
         """How many gaps are waited for, and how many records wait behind them; for any thread."""
-        lanes = [lane for stream in list(self._stitcher.streams.values()) for lane in list(stream.order.lanes.values())]
-        held = [count for lane in lanes if (count := len(lane.held))]
+        held = self._stitcher.held()
         return len(held), sum(held)
 
     @property
@@ -121,6 +129,8 @@ class Conversations:
                 self._add(key, outcome, taken)
         for key, size in heard.items():
             self._note(key, position, size)
+        self._collect_unreadable(taken)
+        self._park()
         return taken
 
     def tick(self, key: str, position: int) -> Taken:
@@ -144,8 +154,9 @@ class Conversations:
         except Exception as error:  # our defect, as in `feed`
             outcome = Outcome(errors=[repr(error)])
         self._add(key, outcome, taken)
+        self._collect_unreadable(taken)
         self.dirty.setdefault(key, position)
-        if key not in self._stitcher.streams:
+        if key not in self._stitcher.open:
             self._forget(key)
 
     def _add(self, key: str, outcome: Outcome, taken: Taken) -> None:
@@ -159,17 +170,42 @@ class Conversations:
             logger.error("internal error, it costs one stream: %s", error)
         if not outcome.spans:
             return
-        listed = self._listed.get(key, ())
+        listed = self._listed_of(key)
         fresh = [span for span in outcome.spans if span.span_id not in listed]
         taken.settled += fresh
         if ids := b"".join(span.span_id for span in fresh):
             taken.outputs[key] = taken.outputs.get(key, b"") + ids
-            self._put_out.setdefault(key, bytearray()).extend(ids)
+            self._put_out[key] = self._put_out.get(key, b"") + ids
+
+    def _listed_of(self, key: str) -> Collection[bytes]:
+        """Ids of spans that the stream has put out before this process began."""
+        listed = self._listed.get(key)
+        if listed is None and (before := self._before.get(key)):
+            listed = self._listed[key] = set(span_ids(self._put_out[key][:before]))
+        return listed or ()
+
+    def _collect_unreadable(self, taken: Taken) -> None:
+        for key, state in self._stitcher.unreadable:
+            logger.error("the state of %s cannot be read, and is kept among the dead letters", key)
+            taken.unreadable.append((key, state))
+        self._stitcher.unreadable.clear()
+
+    def _park(self) -> None:
+        """Keep no more streams decoded than `DECODED`."""
+        for key in list(itertools.islice(self._decoded, max(0, len(self._decoded) - DECODED))):
+            del self._decoded[key]
+            self._listed.pop(key, None)
+            try:
+                self.shares.measure(key, self._stitcher.park(key))
+            except Exception:  # a defect of ours: it stays as it is, and `checkpoint` says so
+                logger.debug("%s cannot be parked", key, exc_info=True)
 
     def _note(self, key: str, position: int, size: int) -> None:
         """A stream has been fed so many bytes."""
         self.dirty.setdefault(key, position)
-        if key in self._stitcher.streams:
+        if key in self._stitcher.open:
+            self._decoded.pop(key, None)
+            self._decoded[key] = None
             self._hear(key, size)
         else:
             self.silence.forget(key)
@@ -178,12 +214,14 @@ class Conversations:
 
     def _hear(self, key: str, size: int) -> None:
         self.silence.hear(key, self._wait(key))
-        self.shares.hear(key, self._stitcher.streams[key].session.resource.service, size)
+        self.shares.hear(key, self._stitcher.resource(key).service, size)
 
     def _forget(self, key: str) -> None:
         """A stream has ended: nothing is put out for it any more."""
         self._unwritable.discard(key)
+        self._decoded.pop(key, None)
         self._put_out.pop(key, None)
+        self._before.pop(key, None)
         self._listed.pop(key, None)
 
     def _wait(self, key: str) -> float:
@@ -216,7 +254,7 @@ class Conversations:
         None if there is nothing to write: its records were refused, or its state cannot be encoded, a defect of ours.
         Then it stays dirty, and the journal keeps what it was made of.
         """
-        is_open = key in self._stitcher.streams
+        is_open = key in self._stitcher.open
         state = b""
         if is_open or key in self._stitcher.tombstones:
             try:
@@ -228,7 +266,7 @@ class Conversations:
         del self.dirty[key]
         if is_open:
             self.shares.measure(key, len(state))
-        put_out = bytes(self._put_out.get(key, b""))
+        put_out = self._put_out.get(key, b"")
         if not (state or put_out):
             return None
         return Checkpoint(key, position, taken, self.silence.heard(key), not is_open, put_out, state)
@@ -258,10 +296,12 @@ class Conversations:
     def note_put_out(self, key: str, joined: bytes) -> None:
         """A former process has put out these spans of a stream."""
         if joined:
-            listed = self._listed.setdefault(key, set())
-            fresh = [each for each in span_ids(joined) if each not in listed]
-            listed.update(fresh)
-            self._put_out.setdefault(key, bytearray()).extend(b"".join(fresh))
+            known = self._put_out.get(key, b"")
+            if known:
+                listed = set(span_ids(known))
+                joined = b"".join(each for each in span_ids(joined) if each not in listed)
+            self._put_out[key] = known + joined
+            self._before[key] = len(known) + len(joined)
 
     def start(self, heard: float, horizon: int) -> None:
         """All that was stored is taken up; the clock that counts silence, and the horizon, go on from here."""

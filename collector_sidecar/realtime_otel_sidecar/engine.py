@@ -29,7 +29,7 @@ from .journal import Journal
 from .metering import Metering, Told
 from .otlp.decode import Broken
 from .outlet import Outlet
-from .recovery import Recovery
+from .recovery import Recovery, unreadable
 from .refusals import Unavailable, Why
 from .shares import Bound
 from .stitch.record import Record
@@ -337,6 +337,7 @@ class Engine:
         self.counters.became(taken, makes_room=kind == "evict")
         batch.journal.append(row)
         batch.dead_letters += [_dead_letter(now, record, reason) for record, reason in taken.rejected]
+        batch.dead_letters += unreadable(taken, now)
         batch.history += sessions_ended(taken.settled, now, bounds or {})
         self._outlet.put_out(taken, self._conversations.open, now, batch)
 

@@ -102,6 +102,7 @@ class Recovery:
             # Of what is found only now; everything else is what the row holds.
             self._metering.take(Taken(settled=taken.settled), row.taken)
             self.found.add(taken)
+            self.dead_letters += unreadable(taken, row.taken)
         except (DecodeError, UnicodeDecodeError, msgspec.DecodeError) as error:
             logger.error("journal row %d cannot be read, and is kept among the dead letters: %s", row.position, error)
             self.dead_letters.append(DeadLetter(row.taken, f"a journal row cannot be read: {error}", "", row.data))
@@ -120,3 +121,8 @@ class Recovery:
     def _is_fresh(self, key: str, row: JournalRow) -> bool:
         """Whether the stream's checkpoint does not contain this row."""
         return self._contained.get(key, -1) < row.position
+
+
+def unreadable(taken: Taken, time: int) -> list[DeadLetter]:
+    """States that could not be read, as dead letters."""
+    return [DeadLetter(time, "a state cannot be read", key, state) for key, state in taken.unreadable]

@@ -126,7 +126,7 @@ def account_of(reader: Reader, stream_key: str, stream_id: str, settings: Settin
     if account.stream_id not in ("", stream_key):
         journal |= {row.position: row for row in reader.journal_with(account.stream_id.encode())}
     stitcher = _replay(account, reader.checkpoint(stream_key), sorted(journal.items()), settings)
-    account.open = stitcher.streams.get(stream_key)
+    account.open = stitcher.find(stream_key)
     account.has_ended = account.open is None and stream_key in stitcher.tombstones
     if account.open is None:
         account.silent_for = 0.0

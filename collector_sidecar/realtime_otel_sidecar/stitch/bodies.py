@@ -219,13 +219,13 @@ class StatusDetails(Struct):
     error: Error | None = None
 
 
-class CachedDetails(Struct):
+class CachedDetails(Struct, omit_defaults=True):
     text_tokens: Count | None = None
     audio_tokens: Count | None = None
     image_tokens: Count | None = None
 
 
-class TokenDetails(Struct):
+class TokenDetails(Struct, omit_defaults=True):
     text_tokens: Count | None = None
     audio_tokens: Count | None = None
     image_tokens: Count | None = None
@@ -234,7 +234,7 @@ class TokenDetails(Struct):
     cached_tokens_details: CachedDetails | None = None
 
 
-class Usage(Struct):
+class Usage(Struct, omit_defaults=True):
     """``response.usage`` of ``response.done``; an absent number stays absent."""
 
     input_tokens: Count | None = None
@@ -276,7 +276,7 @@ class ArgumentsBody(Struct):
     arguments: Word = None
 
 
-class RateLimit(Struct):
+class RateLimit(Struct, omit_defaults=True):
     name: Word = None
     limit: Word = None
     remaining: Word = None

@@ -19,7 +19,7 @@ _SAMPLE_RATES: Final = {"audio/pcm": 24_000, "pcm16": 24_000}
 """Of formats that name no rate; telephony's formats have 8000."""
 
 
-class Config(Struct, kw_only=True):
+class Config(Struct, kw_only=True, omit_defaults=True):
     """Absent until an event has said so."""
 
     model: str = ""

@@ -10,7 +10,7 @@ from msgspec import Struct, json
 from .bodies import Item, word
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, omit_defaults=True):
     """A message to the model. ``item``: a speech whose transcript is looked up when the message is written."""
 
     role: str
@@ -38,7 +38,7 @@ def _message(message: Message) -> dict[str, Any]:
     return {"role": message.role, "parts": [part]}
 
 
-class Output(Struct, frozen=True):
+class Output(Struct, frozen=True, omit_defaults=True):
     """What an item of a response holds: a text, or a call."""
 
     text: str = ""

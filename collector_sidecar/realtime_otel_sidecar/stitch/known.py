@@ -9,7 +9,7 @@ from realtime_otel.contract import Kind
 from .spans import CloseReason
 
 
-class Known(Struct):
+class Known(Struct, omit_defaults=True):
     """An item of the conversation, as far as later events need it."""
 
     turn: int
@@ -23,7 +23,7 @@ class Known(Struct):
     """Of a speech, its transcript. Content."""
 
 
-class Create(Struct, frozen=True):
+class Create(Struct, frozen=True, omit_defaults=True):
     """A response.create of the client that no response.created has answered."""
 
     event_id: str
@@ -31,7 +31,7 @@ class Create(Struct, frozen=True):
     out_of_band: bool
 
 
-class Asked(Struct, frozen=True):
+class Asked(Struct, frozen=True, omit_defaults=True):
     """A client event that an error may name, and the part that it is about."""
 
     type: str
@@ -39,7 +39,7 @@ class Asked(Struct, frozen=True):
     id: str = ""
 
 
-class Connection(Struct):
+class Connection(Struct, omit_defaults=True):
     """One emitter of a stream with a chosen id."""
 
     last: int
@@ -47,7 +47,7 @@ class Connection(Struct):
     closed: bool = False
 
 
-class Close(Struct, frozen=True):
+class Close(Struct, frozen=True, omit_defaults=True):
     """How a connection ended."""
 
     time: int

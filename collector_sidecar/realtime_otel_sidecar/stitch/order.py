@@ -25,7 +25,7 @@ MOST = 2**63 - 1
 """What an attribute can count to; numbers that no honest emitter reaches must not break the state's encoding."""
 
 
-class Lane(Struct):
+class Lane(Struct, omit_defaults=True):
     """The records of one emitter of the stream."""
 
     next: int = 0
@@ -67,7 +67,7 @@ class Lane(Struct):
         return records
 
 
-class Order(Struct):
+class Order(Struct, omit_defaults=True):
     """What of a stream was taken and what waits.
 
     `ready` and `give_up` yield the records whose turn has come, one by one: `missing` and `dropped` count what lies

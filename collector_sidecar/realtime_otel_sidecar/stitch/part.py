@@ -14,7 +14,7 @@ from .spans import Attributes, CloseReason, SpanEvent
 NANOSECONDS = 1_000_000_000
 
 
-class Part(Struct, kw_only=True):
+class Part(Struct, kw_only=True, omit_defaults=True):
     """One span in the making: a user_speech, a response or a tool call. Times are record times, Unix nanoseconds.
 
     It is opened by the first event that names its id, gathers facts until it has settled, and is then exported.

@@ -21,7 +21,7 @@ P = TypeVar("P", Speech, Response, Tool, Playback)
 NEVER = 2**63
 
 
-class Gone(Struct, frozen=True):
+class Gone(Struct, frozen=True, omit_defaults=True):
     """What is remembered of a part that was exported. ``audio_ms``: of a response, what was generated."""
 
     ordinal: int
@@ -31,7 +31,7 @@ class Gone(Struct, frozen=True):
     continued: tuple[str, ...] = ()
 
 
-class Parts(Struct):
+class Parts(Struct, omit_defaults=True):
     """Open and ended parts until their export; of exported ones, that they were there."""
 
     speeches: dict[str, Speech] = field(default_factory=dict)

@@ -49,7 +49,7 @@ MOST_UNFINISHED = 64
 """Items of a response whose audio is being received: there is one at a time."""
 
 
-class Cause(Struct, frozen=True):
+class Cause(Struct, frozen=True, omit_defaults=True):
     """A span that a response answers, or whose output it speaks."""
 
     span_id: bytes
@@ -59,7 +59,7 @@ class Cause(Struct, frozen=True):
     """By what the tie is known: ``previous_item_id``, or ``order`` where the protocol gives no id."""
 
 
-class Sound(Struct):
+class Sound(Struct, omit_defaults=True):
     """The audio of a response, as it was received."""
 
     emitter: str = ""

@@ -45,7 +45,7 @@ class SpanKind(IntEnum):
     CLIENT = 3
 
 
-class Resource(Struct, frozen=True):
+class Resource(Struct, frozen=True, omit_defaults=True, weakref=True):
     """The resource of the agent's own records.
 
     The encoded form passes through unread; the two names are read because chosen stream ids are hashed with them.
@@ -56,7 +56,7 @@ class Resource(Struct, frozen=True):
     service: str = ""
 
 
-class SpanEvent(Struct, frozen=True):
+class SpanEvent(Struct, frozen=True, omit_defaults=True):
     """A point in time on a span. ``seq`` (-1: none) only orders events of the same nanosecond."""
 
     time: int
@@ -65,7 +65,7 @@ class SpanEvent(Struct, frozen=True):
     seq: int = -1
 
 
-class Link(Struct, frozen=True):
+class Link(Struct, frozen=True, omit_defaults=True):
     """A tie to another span, mostly of the same trace."""
 
     trace_id: bytes
@@ -73,7 +73,7 @@ class Link(Struct, frozen=True):
     attributes: Attributes = field(default_factory=dict)
 
 
-class Span(Struct, frozen=True, kw_only=True):
+class Span(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A span that has settled: it never changes any more. Times are Unix nanoseconds."""
 
     trace_id: bytes

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .state import State
 
 
-class Transcript(Struct, frozen=True):
+class Transcript(Struct, frozen=True, omit_defaults=True):
     """How a transcription ended: ``completed`` or ``failed``, with the code of the failure. ``text`` is content."""
 
     status: str
@@ -52,7 +52,7 @@ class Transcript(Struct, frozen=True):
         return attributes
 
 
-class Cut(Struct):
+class Cut(Struct, omit_defaults=True):
     """What is known of the response that a speech has cut."""
 
     response: str
@@ -61,7 +61,7 @@ class Cut(Struct):
     heard_ms: int | None = None
 
 
-class Origin(Struct, kw_only=True):
+class Origin(Struct, kw_only=True, omit_defaults=True):
     """The end of the newest user input: what a turn's latencies count from, each until it was stated."""
 
     item: str
@@ -79,7 +79,7 @@ class Origin(Struct, kw_only=True):
         return self.turn == turn and (self.vad_stop or self.commit) <= begun
 
 
-class Unanswered(Struct):
+class Unanswered(Struct, omit_defaults=True):
     """A speech that has stopped, and of whose answer nothing was seen."""
 
     item: str

@@ -40,7 +40,7 @@ MOST_INPUTS = 64
 """Messages that are kept for the next response: a session that only transcribes never has one."""
 
 
-class State(Struct, kw_only=True):
+class State(Struct, kw_only=True, omit_defaults=True):
     """The state of one conversation."""
 
     key: str

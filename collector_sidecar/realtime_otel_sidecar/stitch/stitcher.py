@@ -6,7 +6,7 @@ sequence numbers: so any shuffle, duplication, splitting into requests or restar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from realtime_otel import contract
 
 from .order import Order
+from .parked import Both, Parking
 from .parts import Parts
 from .record import Record
 from .rules import Rules
@@ -63,7 +64,7 @@ class Outcome(Struct):
         return bool(found or self.duplicates or self.missing or self.dropped)
 
 
-class Stream(Struct):
+class Stream(Struct, omit_defaults=True):
     """One open stream. ``missing`` and what follows: what of the order's counts is of an earlier session."""
 
     session: Session
@@ -92,13 +93,23 @@ class Stream(Struct):
             outcome.begun.append(self.session.resource)
 
 
+_decoder = msgspec.msgpack.Decoder(Stream)
+
+
 class Stitcher:
     """The core's entrance. Not thread-safe: one owner feeds it."""
 
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
         self.streams: dict[str, Stream] = {}
+        """Those that are open and decoded."""
+        self.parked = Parking()
+        """The others that are open."""
+        self.open: Collection[str] = Both(self.streams, self.parked)
+        """The keys of both."""
         self.tombstones = Tombstones()
+        self.unreadable: list[tuple[str, bytes]] = []
+        """States that turned out to be none when their streams were asked for: who finds them here takes them out."""
 
     def feed(self, record: Record) -> Outcome:
         """Take in one record, whatever its place in the order."""
@@ -108,7 +119,7 @@ class Stitcher:
         if tombstone is not None and not self._revive(key, tombstone, record):
             self._refuse(record, tombstone.order, Rejection.AFTER_CLOSE, outcome)
             return outcome
-        stream = self.streams.get(key)
+        stream = self.streams.get(key) or self.find(key)
         if stream is None:
             if max(0, record.started) <= self.tombstones.horizon:  # before 1970 counts as then
                 outcome.rejected.append((record, Rejection.STREAM_TOO_OLD))
@@ -130,7 +141,7 @@ class Stitcher:
     def _wait_no_longer(self, key: str, reason: CloseReason) -> Outcome:
         """Take all that waits, and end the stream for this reason unless it has ended by that."""
         outcome = Outcome()
-        stream = self.streams.get(key)
+        stream = self.find(key)
         if stream is None:
             return outcome
         self._take(key, stream, None, outcome)
@@ -143,30 +154,74 @@ class Stitcher:
 
         None for one that is neither closing nor closed: how long such a silence may be is not the core's to say.
         """
-        stream = self.streams.get(key)
-        if stream is None:
+        stream, parked = self.streams.get(key), self.parked.get(key)
+        if stream is not None:
+            is_closing, has_close = stream.session.closing is not None, stream.order.has_close
+        elif parked is not None:
+            is_closing, has_close = parked.is_closing, parked.has_close
+        else:
             return None
-        if stream.session.closing is not None:
+        if is_closing:
             return self.rules.resume_wait
-        return self.rules.gap_wait if stream.order.has_close else None
+        return self.rules.gap_wait if has_close else None
+
+    # --- Open streams ----------------------------------------------------------------------------------------------
+
+    def find(self, key: str) -> Stream | None:
+        """An open stream; it is decoded if it was parked. None if there is none, or its state cannot be read."""
+        snapshot = self.parked.take(key)
+        if snapshot is not None:
+            try:
+                self.streams[key] = _decoder.decode(snapshot)
+            except msgspec.DecodeError:  # a defect of ours, or damage: it goes on as one whose beginning was lost
+                self.unreadable.append((key, snapshot))
+        return self.streams.get(key)
+
+    def park(self, key: str) -> int:
+        """Keep a decoded stream encoded until it is asked for; returns the bytes that takes."""
+        snapshot = self.snapshot(key)
+        self.parked.put(key, snapshot)
+        del self.streams[key]
+        return len(snapshot)
+
+    def resource(self, key: str) -> Resource:
+        """The resource of an open stream."""
+        stream = self.streams.get(key)
+        return self.parked[key].resource if stream is None else stream.session.resource
+
+    def resources(self) -> Iterator[Resource]:
+        """The resource of each session that is open, has records of its own, and has begun here."""
+        sessions = (stream.session for stream in self.streams.values())
+        yield from (session.resource for session in sessions if session.records and not session.moved)
+        yield from (parked.resource for parked in self.parked.values() if parked.has_begun)
+
+    def held(self) -> list[int]:
+        """How many records wait behind each gap; for any thread."""
+        lanes = [lane for stream in list(self.streams.values()) for lane in list(stream.order.lanes.values())]
+        parked = [count for parked in self.parked.values() for count in parked.held]
+        return parked + [count for lane in lanes if (count := len(lane.held))]
 
     # --- Checkpoints ---------------------------------------------------------------------------------------------
 
     def snapshot(self, key: str) -> bytes:
         """The state of one stream, open or ended, as bytes."""
         stream = self.streams.get(key)
-        return msgspec.msgpack.encode(stream) if stream is not None else self.tombstones.encoded(key)
+        if stream is not None:
+            return msgspec.msgpack.encode(stream)
+        parked = self.parked.get(key)
+        return parked.snapshot if parked is not None else self.tombstones.encoded(key)
 
     def restore(self, key: str, snapshot: bytes, *, ended: bool) -> None:
-        """Put back what `snapshot` gave.
+        """Put back what `snapshot` gave. It is decoded when its stream is asked for.
 
         Raises:
-            msgspec.DecodeError: the bytes are no snapshot of these rules.
+            msgspec.DecodeError: the bytes are no snapshot.
         """
         if ended:
             self.tombstones.restore(key, snapshot)
         else:
-            self.streams[key] = msgspec.msgpack.decode(snapshot, type=Stream)
+            self.streams.pop(key, None)
+            self.parked.put(key, snapshot)
 
     # --- One stream ----------------------------------------------------------------------------------------------
 

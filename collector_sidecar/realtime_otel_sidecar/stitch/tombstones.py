@@ -18,14 +18,14 @@ NOTHING_FORGOTTEN = -1
 """The horizon before which no stream can have begun."""
 
 
-class Past(Struct):
+class Past(Struct, omit_defaults=True):
     """What a session of a chosen stream id leaves to the next one: ids that must never leave with other contents."""
 
     gone: dict[str, Gone] = field(default_factory=dict)
     late_transcripts: dict[str, int] = field(default_factory=dict)
 
 
-class Tombstone(Struct):
+class Tombstone(Struct, omit_defaults=True):
     """What is kept of one stream. Times are Unix nanoseconds."""
 
     order: Order

@@ -29,7 +29,7 @@ CANCELLED = "CancelledError"
 """What Python's asyncio raises in a task that is cancelled."""
 
 
-class Approval(Struct):
+class Approval(Struct, omit_defaults=True):
     """A question whether an MCP call may run, by its item's id; times are 0 until they are known."""
 
     asked: int = 0
