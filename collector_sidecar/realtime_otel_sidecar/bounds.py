@@ -116,9 +116,11 @@ class Bounds:
                 "taking them, and were dropped",
                 sweep.outbox_spans,
                 self._settings.outbox_age,
+                extra={"event": "spans_expired", "count": sweep.outbox_spans, "limit": "outbox_age"},
             )
         if sweep.letters:
-            logger.warning("%d dead letters were let go for their age or their sum", sweep.letters)
+            about = {"event": "dead_letters_dropped", "count": sweep.letters}
+            logger.warning("%d dead letters were let go for their age or their sum", sweep.letters, extra=about)
 
     def measure(self) -> None:
         """What the outbox may hold: the setting, or what the disk has room for beside its reserve. And what waits."""
@@ -167,6 +169,7 @@ class Bounds:
                 bounds.total(),
                 name,
                 ", ".join(f"{count} by {bound}" for bound, count in bounds.most_common()),
+                extra={"event": "streams_evicted", "service": name, "count": bounds.total(), "limits": dict(bounds)},
             )
 
     def _warn(self) -> None:
@@ -181,8 +184,10 @@ class Bounds:
                 self._database.sizes.outbox_bytes / MIB,
                 max(self.capacity, 0) / MIB,
                 f"; answering UNAVAILABLE: {self.refusal}" if self.refusal else ", and then nothing more is taken in",
+                extra={"event": "outbox_filling", "share": fill, "reason": self.refusal},
             )
             self._warned = level
         elif self._warned and fill < WARNINGS[self._warned - 1] - CALM:
-            logger.warning("the room for spans is %.0f %% full again", fill * 100)
+            about = {"event": "outbox_emptying", "share": fill}
+            logger.warning("the room for spans is %.0f %% full again", fill * 100, extra=about)
             self._warned = level

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from .logs import Format
 from .stitch.bodies import DEEPEST
 from .stitch.rules import Limits, RecordLimits, Rules, Waits
 
@@ -187,6 +188,7 @@ class Settings:
     max_state_mib_per_service: int = setting(64, "state of one service's streams, in MiB; beyond it, the largest goes")
     max_stream_mib: int = setting(8, "state of one stream, in MiB; beyond it, the stream is ended")
     max_tombstones: int = setting(200_000, "streams that have ended and are remembered; beyond it, the oldest go")
+    log_format: str = setting("text", "how the log is written: text, for people; json, an object on each line")
     drain_timeout: float = setting(5.0, "seconds in which a stopping sidecar tries to send what is left")
     listen_certificate_file: str = setting("", "PEM file with the receiver's certificate and its chain; turns TLS on")
     listen_key_file: str = setting("", "PEM file with the key of that certificate, without a password")
@@ -217,6 +219,8 @@ class Settings:
         for name in ("metrics_interval", "telemetry_interval"):
             if not 0 <= getattr(self, name) <= LONGEST_SECONDS:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be 0 or more seconds")
+        if self.log_format not in list(Format):
+            raise SettingsError(f"log_format is {self.log_format!r}; it must be {' or '.join(Format)}")
         _check_keeping(self)
         if not self.data_dir.strip():
             raise SettingsError("data_dir is empty; it must be a folder")

@@ -167,7 +167,8 @@ class Conversations:
         taken.missing += outcome.missing
         taken.dropped += outcome.dropped
         for error in outcome.errors:
-            logger.error("internal error, it costs one stream: %s", error)
+            about = {"event": "stream_failed", "stream": key, "reason": error}
+            logger.error("internal error, it costs one stream: %s", error, extra=about)
         if not outcome.spans:
             return
         listed = self._listed_of(key)
@@ -186,7 +187,8 @@ class Conversations:
 
     def _collect_unreadable(self, taken: Taken) -> None:
         for key, state in self._stitcher.unreadable:
-            logger.error("the state of %s cannot be read, and is kept among the dead letters", key)
+            about = {"event": "state_unreadable", "stream": key}
+            logger.error("the state of %s cannot be read, and is kept among the dead letters", key, extra=about)
             taken.unreadable.append((key, state))
         self._stitcher.unreadable.clear()
 
@@ -260,7 +262,9 @@ class Conversations:
             try:
                 state = self._stitcher.snapshot(key)
             except Exception:
-                logger.exception("internal error: the state of a stream cannot be written, the journal waits for it")
+                about = {"event": "state_unencodable", "stream": key}
+                said = "internal error: the state of a stream cannot be written, the journal waits for it"
+                logger.exception(said, extra=about)
                 self._unwritable.add(key)
                 return None
         del self.dirty[key]

@@ -42,14 +42,17 @@ class Fresh(Generic[Value]):
             value = self._read(self._value)
         except SettingsError as error:
             if str(error) != self._problem:
-                logger.error("%s; what was there before stays in use", error)
+                about = {"event": "credentials_unusable", "reason": str(error)}
+                logger.error("%s; what was there before stays in use", error, extra=about)
             self._problem = str(error)
             return self._value
         if value != self._value:
-            logger.info("new %s are in use", self._name)
+            about = {"event": "credentials_replaced", "credentials": self._name}
+            logger.info("new %s are in use", self._name, extra=about)
             self._value = value
         elif self._problem:
-            logger.info("%s can be read again, and are what they were", self._name)
+            about = {"event": "credentials_usable", "credentials": self._name}
+            logger.info("%s can be read again, and are what they were", self._name, extra=about)
         self._problem = ""
         return self._value
 

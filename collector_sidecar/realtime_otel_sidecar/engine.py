@@ -210,7 +210,9 @@ class Engine:
             raise StoreError(f"{self._database.path} cannot be taken up: {error}") from error
         self.recovery_seconds = time.monotonic() - began
         count, rows = len(self._conversations.open), len(self._journal)
-        logger.info("took up %d open streams and %d journal rows in %.2f s", count, rows, self.recovery_seconds)
+        about = {"event": "recovered", "streams": count, "journal": rows, "seconds": self.recovery_seconds}
+        said = "took up %d open streams and %d journal rows in %.2f s"
+        logger.info(said, count, rows, self.recovery_seconds, extra=about)
 
     def _recover(self) -> None:
         limits = self._settings.record_limits
@@ -246,9 +248,13 @@ class Engine:
         except Exception as error:
             if is_corrupt(error):
                 self._database.suspect()
-                logger.error("the database is damaged (%s): the sidecar ends, its next start sees to it", error)
+                about = {"event": "database_damaged", "reason": str(error)}
+                said = "the database is damaged (%s): the sidecar ends, its next start sees to it"
+                logger.error(said, error, extra=about)
             else:
-                logger.exception("internal error: the sidecar ends, and its next start takes up the journal")
+                about = {"event": "failed"}
+                said = "internal error: the sidecar ends, and its next start takes up the journal"
+                logger.exception(said, extra=about)
             self.failed = True  # last: the process may end on it at once
         finally:
             self._ended = True
@@ -354,7 +360,8 @@ class Engine:
         except (sqlite3.Error, OSError) as error:
             if is_corrupt(error):
                 raise
-            logger.warning("the data directory cannot be looked at: %s", error)
+            about = {"event": "disk_unreadable", "reason": str(error)}
+            logger.warning("the data directory cannot be looked at: %s", error, extra=about)
         if batch and not self._try_commit(batch):
             self._refuse(group)
             return
@@ -380,7 +387,8 @@ class Engine:
             try:
                 self._on_metrics(self.metrics())
             except Exception:  # a defect of ours, or the disk: conversations go on
-                logger.exception("the metrics cannot be told, trying again in %.0f s", interval)
+                about = {"event": "metrics_failed"}
+                logger.exception("the metrics cannot be told, trying again in %.0f s", interval, extra=about)
 
     def _let_go(self, batch: Batch) -> None:
         """What the sender has told.
@@ -415,7 +423,8 @@ class Engine:
         except sqlite3.Error as error:
             if is_corrupt(error):
                 raise
-            logger.error("the data directory cannot be written, answering UNAVAILABLE: %s", error)
+            about = {"event": "disk_unwritable", "reason": str(error)}
+            logger.error("the data directory cannot be written, answering UNAVAILABLE: %s", error, extra=about)
             self._unsaved = batch
             return False
         return True
@@ -432,7 +441,7 @@ class Engine:
             if is_corrupt(error):
                 raise
             return False
-        logger.warning("the data directory can be written again")
+        logger.warning("the data directory can be written again", extra={"event": "disk_writable"})
         self._unsaved = None
         return True
 
@@ -462,7 +471,8 @@ class Engine:
         except sqlite3.Error as error:
             if is_corrupt(error):
                 raise
-            logger.warning("the write-ahead log cannot be emptied now: %s", error)
+            about = {"event": "log_not_emptied", "reason": str(error)}
+            logger.warning("the write-ahead log cannot be emptied now: %s", error, extra=about)
             self._written = True
 
     # --- Refusing ------------------------------------------------------------------------------------------------

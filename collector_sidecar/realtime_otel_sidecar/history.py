@@ -203,7 +203,8 @@ def sessions_ended(spans: Iterable[Span], now: int, bounds: Mapping[str, Bound] 
             said = (bounds or {}).get(ended.key, "max_spans" if ended.reason == CloseReason.EVICTED else "")
             rows.append(HistoryRow(now, SESSION, str(said), msgspec.msgpack.encode(ended)))
         except Exception:  # our defect: conversations go on
-            logger.exception("internal error: that a session has ended is not remembered")
+            about = {"event": "session_not_remembered"}
+            logger.exception("internal error: that a session has ended is not remembered", extra=about)
     return rows
 
 

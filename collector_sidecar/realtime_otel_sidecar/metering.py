@@ -86,7 +86,8 @@ class Metering:
             try:
                 self._sums.restore([row])
             except msgspec.DecodeError as error:  # a defect of ours, or damage that SQLite does not see
-                logger.error("a series of the metrics cannot be read, and begins anew: %s", error)
+                about = {"event": "sum_unreadable", "reason": str(error)}
+                logger.error("a series of the metrics cannot be read, and begins anew: %s", error, extra=about)
 
     def retake(self, row: JournalRow) -> None:
         """Add what a stored row holds, unless the stored sums contain it."""
@@ -95,7 +96,8 @@ class Metering:
         try:
             self._add(unpack(row.measured), row.taken)
         except msgspec.DecodeError as error:
-            logger.error("what journal row %d adds to the metrics cannot be read: %s", row.position, error)
+            about = {"event": "measurements_unreadable", "position": row.position, "reason": str(error)}
+            logger.error("what journal row %d adds to the metrics cannot be read: %s", row.position, error, extra=about)
 
     # --- What is said --------------------------------------------------------------------------------------------
 

@@ -199,7 +199,8 @@ def _encoded(spans: list[Span], now: int, batch: Batch) -> Iterator[tuple[list[S
             for span in spans:
                 yield from _encoded([span], now, batch)
             return
-        logger.exception("internal error: a span cannot be encoded, it is kept among the dead letters")
+        about = {"event": "span_unencodable"}
+        logger.exception("internal error: a span cannot be encoded, it is kept among the dead letters", extra=about)
         shown = repr(spans[0]).encode("utf-8", "replace")
         batch.dead_letters.append(DeadLetter(now, f"a span cannot be encoded: {error!r}", "", shown))
     else:

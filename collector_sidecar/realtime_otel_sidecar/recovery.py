@@ -67,14 +67,19 @@ class Recovery:
             self._retake(row)
         self._conversations.start(self._database.heard(), self._database.horizon())
         for rules, rows in self._rules.items():
-            logger.info("%d journal rows were stitched by rules %s, and now by %s", rows, rules, RULES_VERSION)
+            about = {"event": "rules_changed", "count": rows, "rules": rules}
+            logger.info(
+                "%d journal rows were stitched by rules %s, and now by %s", rows, rules, RULES_VERSION, extra=about
+            )
 
     def _restore(self, row: Checkpoint) -> None:
         self._journal.position = max(self._journal.position, row.position)
         try:
             self._conversations.restore(row)
         except msgspec.DecodeError as error:  # a defect of ours, or damage that SQLite does not see
-            logger.error("the state of %s cannot be read, and is kept among the dead letters: %s", row.key, error)
+            about = {"event": "state_unreadable", "stream": row.key, "reason": str(error)}
+            said = "the state of %s cannot be read, and is kept among the dead letters: %s"
+            logger.error(said, row.key, error, extra=about)
             self.dead_letters.append(DeadLetter(row.taken, f"a state cannot be read: {error}", row.key, row.state))
         else:
             if row.state:
@@ -84,7 +89,8 @@ class Recovery:
         try:
             listed = unpack_outputs(outputs)
         except msgspec.DecodeError as error:
-            logger.error("a journal row does not say any more what it put out: %s", error)
+            about = {"event": "outputs_unreadable", "reason": str(error)}
+            logger.error("a journal row does not say any more what it put out: %s", error, extra=about)
             return
         for key, ids in listed.items():
             self._conversations.note_put_out(key, ids)
@@ -104,7 +110,9 @@ class Recovery:
             self.found.add(taken)
             self.dead_letters += unreadable(taken, row.taken)
         except (DecodeError, UnicodeDecodeError, msgspec.DecodeError) as error:
-            logger.error("journal row %d cannot be read, and is kept among the dead letters: %s", row.position, error)
+            about = {"event": "journal_unreadable", "position": row.position, "reason": str(error)}
+            said = "journal row %d cannot be read, and is kept among the dead letters: %s"
+            logger.error(said, row.position, error, extra=about)
             self.dead_letters.append(DeadLetter(row.taken, f"a journal row cannot be read: {error}", "", row.data))
 
     def _feed(self, row: JournalRow) -> Taken:

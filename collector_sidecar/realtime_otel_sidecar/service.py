@@ -88,9 +88,11 @@ class Sidecar:
         self._receiver.start()
         self._receiver.serving(True)
         for warning in credentials.warnings(self._settings):
-            logger.warning(warning)
+            logger.warning(warning, extra={"event": "unprotected"})
         host = self._settings.listen.rpartition(":")[0]
-        logger.info("listening on %s:%d, sending to %s", host, self.port, self._settings.endpoint)
+        endpoint = self._settings.endpoint
+        about = {"event": "listening", "host": host, "port": self.port, "endpoint": endpoint}
+        logger.info("listening on %s:%d, sending to %s", host, self.port, endpoint, extra=about)
 
     def watch(self, stop: threading.Event) -> bool:
         """Keep the health service true until ``stop`` is set; False if the sidecar failed before that."""
@@ -120,7 +122,8 @@ class Sidecar:
         self._metrics_sender.stop(METRICS_SECONDS)
         left = self._database.sizes.outbox_rows
         self._database.close()
-        logger.info("stopped; %d requests of spans are kept for the next start", left)
+        about = {"event": "stopped", "count": left}
+        logger.info("stopped; %d requests of spans are kept for the next start", left, extra=about)
         return left
 
     def _on_outbox(self) -> None:

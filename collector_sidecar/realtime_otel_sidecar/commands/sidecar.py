@@ -8,8 +8,11 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+from .. import logs
 from ..config import SettingsError, add_flags, settings_from
 from . import fail
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from . import Commands
@@ -22,15 +25,22 @@ def add(commands: Commands) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
+    try:
+        settings = settings_from(flags)
+    except SettingsError as error:
+        return fail(str(error))
+    logs.configure(settings.log_format)  # before what logs, and gRPC, are imported
     from ..service import Sidecar
     from ..store.folder import StoreError
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
     _stop_on_signals(stop)
     try:
-        sidecar = Sidecar(settings_from(flags))
+        sidecar = Sidecar(settings)
     except (SettingsError, StoreError, RuntimeError) as error:
+        if settings.log_format == logs.Format.JSON:
+            logger.critical(str(error), extra={"event": "not_started"})
+            return 1
         return fail(str(error))
     with sidecar:
         return 0 if sidecar.watch(stop) else 1

@@ -65,7 +65,12 @@ class TokenGate(grpc.ServerInterceptor):
             if now < self._quiet_until:
                 return
             count, self._refused, self._quiet_until = self._refused, 0, now + QUIET_SECONDS
-        logger.warning("refused %d requests without a token of listen_token_file, the last from %s", count, peer)
+        logger.warning(
+            "refused %d requests without a token of listen_token_file, the last from %s",
+            count,
+            peer,
+            extra={"event": "requests_refused", "reason": str(Why.UNAUTHENTICATED), "count": count, "peer": peer},
+        )
 
 
 def server_credentials(tls: Fresh[Pem]) -> grpc.ServerCredentials:

@@ -62,10 +62,16 @@ class MetricsConnection:
                 return
             self._failing = failing
         if error is None:
-            logger.info("%s takes metrics again", self._endpoint)
+            about = {"event": "metrics_taken_again", "endpoint": self._endpoint}
+            logger.info("%s takes metrics again", self._endpoint, extra=about)
             return
         problem = f"{error.code().name}: {self._connection.hide(error.details())}{failing[1]}"
-        logger.warning("%s does not take metrics, the next ones stand for these: %s", self._endpoint, problem)
+        logger.warning(
+            "%s does not take metrics, the next ones stand for these: %s",
+            self._endpoint,
+            problem,
+            extra={"event": "metrics_not_taken", "endpoint": self._endpoint, "reason": problem},
+        )
 
 
 class MetricsSender:
@@ -111,7 +117,7 @@ class MetricsSender:
                 for request in requests:
                     self._connection.send(request)
             except Exception:  # a defect of ours must not end the metrics
-                logger.exception("metrics cannot be sent")
+                logger.exception("metrics cannot be sent", extra={"event": "metrics_failed"})
 
     def _next(self) -> Iterable[bytes] | None:
         """What was offered; None at the end."""

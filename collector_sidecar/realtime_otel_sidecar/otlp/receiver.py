@@ -92,8 +92,10 @@ class Receiver:
         self._receiving = threading.BoundedSemaphore(RECEIVED)
         self.room = Room(settings.max_waiting_mib * MIB)
         most, room = f"{self._max_records} records (max_records_per_request)", f"{settings.max_waiting_mib} MiB"
-        self.refused_for_good = Tally(logging.ERROR, f"LOST, each of them has more than {most}")
-        self.refused_for_now = Tally(logging.WARNING, f"{room} wait for a commit already (max_waiting_mib)")
+        self.refused_for_good = Tally(logging.ERROR, Why.TOO_MANY_RECORDS, f"LOST, each of them has more than {most}")
+        self.refused_for_now = Tally(
+            logging.WARNING, Why.NO_ROOM, f"{room} wait for a commit already (max_waiting_mib)"
+        )
         self._health = HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(HANDLERS, thread_name_prefix="receiver"),
@@ -149,7 +151,8 @@ class Receiver:
     def _not_now(self, error: Exception) -> Status:
         """What the client is to send again, and when."""
         if not isinstance(error, Unavailable):
-            logger.exception("a request could not be taken in; the client will send it again")
+            about = {"event": "request_failed"}
+            logger.exception("a request could not be taken in; the client will send it again", extra=about)
             error = Unavailable("internal error", 5.0)
         self.refusals.add(error.why)
         return _retry(str(error), error.retry_after)
@@ -213,6 +216,7 @@ class Receiver:
             "%d records break the contract, and are kept among the dead letters; the first: %s",
             len(broken),
             broken[0].reason,
+            extra={"event": "records_broken", "count": len(broken), "reason": broken[0].reason},
         )
         rejected = ExportLogsPartialSuccess(rejected_log_records=len(broken), error_message=broken[0].reason)
         return ExportLogsServiceResponse(partial_success=rejected)

@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 
+from ..refusals import Why
+
 logger = logging.getLogger(__name__)
 
 QUIET_SECONDS = 60.0
@@ -15,8 +17,9 @@ QUIET_SECONDS = 60.0
 class Tally:
     """Counts requests that are refused, and says so in the log: of the first at once, of the rest once a minute."""
 
-    def __init__(self, level: int, what: str) -> None:
+    def __init__(self, level: int, why: Why, what: str) -> None:
         self._level = level
+        self._why = why
         self._what = what
         self._lock = threading.Lock()
         self._said = 0
@@ -31,7 +34,8 @@ class Tally:
             if now < self._quiet_until:
                 return
             count, self._said, self._quiet_until = self.count - self._said, self.count, now + QUIET_SECONDS
-        logger.log(self._level, "%d requests were refused: %s", count, self._what)
+        about = {"event": "requests_refused", "reason": str(self._why), "count": count}
+        logger.log(self._level, "%d requests were refused: %s", count, self._what, extra=about)
 
 
 class Room:

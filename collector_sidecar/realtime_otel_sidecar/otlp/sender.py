@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -73,6 +73,7 @@ class Sender:
         self._latencies = latencies or Latencies()
         self._connection = Connection(endpoint, METHOD, credentials, authority)
         self._endpoint = endpoint
+        self._where: dict[str, Any] = {"endpoint": endpoint}
         self._last = 0
         self._limit = REQUEST_BYTES
         """Of a request, in bytes."""
@@ -108,7 +109,8 @@ class Sender:
                     self._send_all(reader)
                 return
             except Exception as error:  # the disk, or a defect of ours: without this thread the outbox would only grow
-                logger.exception("the outbox cannot be sent, trying again in %.0f s", LONGEST_WAIT)
+                about = {"event": "outbox_failed"}
+                logger.exception("the outbox cannot be sent, trying again in %.0f s", LONGEST_WAIT, extra=about)
                 if isinstance(error, sqlite3.Error) and is_corrupt(error):
                     self._report_damage(error)
                 self._ending.wait(LONGEST_WAIT)
@@ -176,7 +178,8 @@ class Sender:
     def _done(self, row_id: int, refused: list[DeadLetter], answer: Answer) -> None:
         if refused:
             problem = f"{len(refused)} spans for good, they are kept among the dead letters: {refused[0].reason}"
-            logger.error("%s has refused %s", self._endpoint, problem)
+            about = {"event": "spans_refused", "count": len(refused), "reason": refused[0].reason}
+            logger.error("%s has refused %s", self._endpoint, problem, extra=self._where | about)
         self._last = row_id
         self._acknowledge(row_id, refused, answer.said, answer.rejected)
 
@@ -202,15 +205,23 @@ class Sender:
         except ValueError:  # the channel was closed before the call, by `stop`
             return Answer()
         except DecodeError:  # an answer with OK, whatever else it says
-            logger.warning("%s answers with something that is no ExportTraceServiceResponse", self._endpoint)
+            about = {"event": "answer_unreadable"}
+            logger.warning(
+                "%s answers with something that is no ExportTraceServiceResponse",
+                self._endpoint,
+                extra=self._where | about,
+            )
             return Answer(taken=True)
         message = self._connection.hide(answer.error_message)
         if answer.rejected_spans:  # final, by OTLP's rule: never to be sent again
-            logger.error("LOST: %s rejected %d spans: %s", self._endpoint, answer.rejected_spans, message)
+            count = answer.rejected_spans
+            lost = self._where | {"event": "spans_rejected", "count": count, "reason": message}
+            logger.error("LOST: %s rejected %d spans: %s", self._endpoint, count, message, extra=lost)
             said = f"{answer.rejected_spans} of the spans of one request were rejected: {message}"
             return Answer(taken=True, said=said[:LONGEST_SAID], rejected=answer.rejected_spans)
         if message:
-            logger.warning("%s took the spans, and warns: %s", self._endpoint, message)
+            about = {"event": "spans_warned", "reason": message}
+            logger.warning("%s took the spans, and warns: %s", self._endpoint, message, extra=self._where | about)
         return Answer(taken=True)
 
     def _failed(self, error: grpc.Call, size: int) -> Answer:
@@ -238,9 +249,11 @@ class Sender:
         self._note_problem(problem[:LONGEST_SAID])
         if not answer.taken:
             level = logging.WARNING if answer.code in RETRYABLE else logging.ERROR
-            logger.log(level, "%s does not take spans, they wait in the outbox: %s", self._endpoint, problem)
+            about = self._where | {"event": "spans_not_taken", "reason": problem}
+            said = "%s does not take spans, they wait in the outbox: %s"
+            logger.log(level, said, self._endpoint, problem, extra=about)
         elif before is not None:
-            logger.info("%s takes spans again", self._endpoint)
+            logger.info("%s takes spans again", self._endpoint, extra=self._where | {"event": "spans_taken_again"})
 
 
 def _retry_delay(error: grpc.Call) -> float | None:

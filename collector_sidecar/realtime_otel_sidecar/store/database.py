@@ -74,7 +74,8 @@ class Database:
                 raise StoreError(f"{self.path} cannot be opened: {error}") from error
             opened.pop_all()
         for each in files.those_set_aside(self.path):
-            logger.warning("%s was set aside and nobody reads it: see to it, or delete it", each)
+            about = {"event": "database_aside", "path": str(each)}
+            logger.warning("%s was set aside and nobody reads it: see to it, or delete it", each, extra=about)
 
     def close(self) -> None:
         self._connection.close()
@@ -361,6 +362,7 @@ class Database:
             kind,
             error,
             target,
+            extra={"event": "database_set_aside", "kind": kind, "reason": str(error), "path": str(target)},
         )
 
     def _outbox(self, which: str = "", *values: int) -> Sizes:

@@ -186,7 +186,9 @@ def _check_pages(path: Path, connection: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if _code(error) != sqlite3.SQLITE_INTERRUPT:
                 raise
-            logger.warning("%s is too large to be checked in %.0f s; the rest was not", path, CHECK_SECONDS)
+            about = {"event": "database_not_checked", "path": str(path)}
+            said = "%s is too large to be checked in %.0f s; the rest was not"
+            logger.warning(said, path, CHECK_SECONDS, extra=about)
             return
     if found != "ok":
         raise CorruptError(str(found))

@@ -81,6 +81,7 @@ OTHER_VALUES: dict[str, Any] = {
     "max_state_mib_per_service": 32,
     "max_stream_mib": 16,
     "max_tombstones": 1_000,
+    "log_format": "json",
     "drain_timeout": 0.0,
     "listen_certificate_file": "listen.pem",
     "listen_key_file": "listen.key",
