@@ -418,7 +418,8 @@ LINK_KIND: Final = _define(
     LINK,
     STRING,
     "`answers` a user_speech; `speaks` a tool's output; `interrupts` a response; `continues` a user_speech that was "
-    "not answered; `transcribes` a user_speech.",
+    "not answered; `transcribes` a user_speech; `stitched_from` the span of which this is a later version, in another "
+    "trace.",
 )
 LINK_INFERENCE: Final = _define(
     "openai.realtime.link.inference",
