@@ -45,12 +45,19 @@ def add(commands: Commands) -> None:
         help="send the spans to this OTLP/gRPC endpoint (http://host:port, or https:// with "
         "REALTIME_OTEL_ENDPOINT_CA_FILE, …_TOKEN_FILE and the like, as for the sidecar)",
     )
+    replay.add_argument(
+        "--new-trace-ids",
+        metavar="NAME",
+        help="put what is stitched into traces of their own, which link to those that it was in; the same NAME gives "
+        "the same ids",
+    )
     replay.add_argument("--content", action="store_true", help="with what people and models say, and what tools log")
     replay.set_defaults(run=_run)
 
 
 def _run(flags: argparse.Namespace) -> int:
     from ..replay import replay
+    from ..stitch.anew import anew
 
     if flags.html == "-" and flags.otlp_json == "-":
         return fail("--html and --otlp-json cannot both go to standard output")
@@ -58,6 +65,8 @@ def _run(flags: argparse.Namespace) -> int:
         result = replay(flags.file, content=flags.content, open_file=_opening())
     except OSError as error:
         return fail(f"{flags.file} cannot be read: {error.strerror}")
+    if flags.new_trace_ids:
+        result.spans = list(anew(result.spans, flags.new_trace_ids))
     requests = result.requests()
     failed = _put_out(requests, flags)
     for problem in result.problems:
