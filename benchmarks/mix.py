@@ -50,7 +50,7 @@ _TAG: Final = "MixMix00"
 _ID_LENGTH: Final = 21
 """Characters of the service's ids, behind the name of their kind."""
 _ID: Final = re.compile(rf"{_TAG}[0-9a-f]{{{_ID_LENGTH - len(_TAG)}}}".encode())
-_MARK: Final = Stream(
+MARK: Final = Stream(
     id="00000000-aaaa-4bbb-8ccc-dddddddddddd",
     chosen=False,
     emitter_id="0123456789abcdef0123456789abcdef",
@@ -255,9 +255,9 @@ class Mix:
             return known
 
         data = _ID.sub(draw, data)
-        for mark, own in ((_MARK.id, of.id), (_MARK.emitter_id, of.emitter_id), (_TAG, of.emitter_id[: len(_TAG)])):
+        for mark, own in ((MARK.id, of.id), (MARK.emitter_id, of.emitter_id), (_TAG, of.emitter_id[: len(_TAG)])):
             data = data.replace(mark.encode(), own.encode())
-        return data.replace(_MARK.trace_id, of.trace_id).replace(_MARK.span_id, of.span_id)
+        return data.replace(MARK.trace_id, of.trace_id).replace(MARK.span_id, of.span_id)
 
     def requests(
         self,
@@ -314,7 +314,7 @@ def resource(agent: int) -> bytes:
 
 def _encoded(conversation: Sequence[Said], started: int) -> list[bytes]:
     """The mark's log records."""
-    encoder = RecordEncoder(replace(_MARK, started=started))
+    encoder = RecordEncoder(replace(MARK, started=started))
     at, committed, records = started, started, []
     for seq, said in enumerate(conversation):
         at += round(said.after * SECOND)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from . import attributes, metrics, protocol, states
+from . import attributes, cost, metrics, protocol, states
 
 FOLDER: Final = Path(__file__).parents[1]
 
@@ -15,6 +15,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "states.md": states.page,
     "attributes.md": attributes.page,
     "metrics.md": metrics.page,
+    "cost.md": cost.page,
 }
 
 
