@@ -6,16 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from realtime_otel_sidecar.checks.probe import SERVICE
-from tests.certificates import Authority
+from tests.certificates import Authority, replace
 from tests.sidecar import Backend, SidecarProcess, only_with
 from tests.stack.processes import NOWHERE, Collector, Jaeger, address, start_collector
 
@@ -72,21 +73,41 @@ def of(steps: Steps, name: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, jaeger: Jaeger, *overlays: Path, stitched: str = "", traces: str = "") -> Iterator[Chain]:
-    """A chain; ``stitched`` and ``traces``: where the sidecar and the Collector send spans if not where they should."""
+def running(
+    folder: Path,
+    jaeger: Jaeger,
+    *overlays: Path,
+    stitched: str = "",
+    traces: str = "",
+    forward: str = "",
+    flags: Sequence[str] = (),
+) -> Iterator[Chain]:
+    """A chain; ``stitched`` and ``traces``: where the sidecar and the Collector send spans if not where they should.
+
+    ``forward``: the same of the records that the Collector sends on; ``flags``: of the sidecar.
+    """
     listen, way_back = address(), address()
     environment = {"OTELCOL_STITCHED_ENDPOINT": way_back}
     with (
-        SidecarProcess(folder, f"http://{stitched or way_back}", "--listen", listen) as sidecar,
+        SidecarProcess(folder, f"http://{stitched or way_back}", "--listen", listen, *flags) as sidecar,
         start_collector(
             folder,
-            sidecar_endpoint=listen,
+            sidecar_endpoint=forward or listen,
             traces_endpoint=traces or jaeger.otlp_endpoint,
             overlays=overlays,
             environment=environment,
         ) as collector,
     ):
         yield Chain(collector, sidecar, jaeger)
+
+
+@contextmanager
+def secured_receiver(token: str) -> Iterator[str]:
+    """The address of a receiver of logs that wants this token: a sidecar is one, too."""
+    with TemporaryDirectory() as folder:
+        file = replace(Path(folder) / "tokens", token)
+        with SidecarProcess(Path(folder), f"http://{NOWHERE}", "--listen-token-file", str(file)) as sidecar:
+            yield f"http://127.0.0.1:{sidecar.port}"
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +243,37 @@ def test_a_filter_that_keeps_records_from_the_sidecar_is_found_by_what_the_sidec
     assert status == 1
     assert "0 of 2 spans came within 2 s; the sidecar has nothing of it" in of(steps, "trace ")["said"]
     assert "does its filter let records with openai.realtime.stream.id through" in of(steps, "trace ")["advice"]
+
+
+def test_a_collector_that_does_not_reach_the_sidecar_is_told(tmp_path: Path, jaeger: Jaeger) -> None:
+    with running(tmp_path, jaeger, forward=NOWHERE) as chain:
+        status, steps = chain.check("--timeout", "2")
+    assert (status, of(steps, "sidecar, ")["state"]) == (1, "ok")
+    assert "the sidecar has nothing of it" in of(steps, "spans of ")["said"]
+    assert "has its exporter the sidecar's address" in of(steps, "spans of ")["advice"]
+
+
+@pytest.mark.parametrize("ratio", ["0.05", "0"])
+def test_a_sidecar_that_keeps_few_conversations_keeps_the_probe_or_says_why_not(
+    ratio: str, tmp_path: Path, jaeger: Jaeger
+) -> None:
+    rules = ("--export", "closed", "--keep-ratio", ratio)
+    same = {"REALTIME_OTEL_EXPORT": "closed", "REALTIME_OTEL_KEEP_RATIO": ratio}
+    with running(tmp_path, jaeger, flags=rules) as chain:
+        for look in ((), ("--jaeger", jaeger.query_url)):
+            status, steps = chain.check(*look, **same)
+            step = of(steps, "trace " if look else "spans of ")
+            assert status == 0, steps
+            assert step["state"] == ("note" if ratio == "0" else "ok"), step
+
+
+def test_an_agent_without_the_token_that_the_collector_wants_is_told(chain: Chain) -> None:
+    with secured_receiver("the-token") as endpoint:
+        _, steps = chain.check(agent=endpoint)
+        assert "UNAUTHENTICATED" in of(steps, AGENT)["said"]
+        assert "wants a token" in of(steps, AGENT)["advice"]
+        _, steps = chain.check(agent=endpoint, OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer the-token")
+        assert of(steps, AGENT)["state"] == "ok"
 
 
 def test_spans_that_wait_for_a_wrong_endpoint_are_found_in_the_outbox(tmp_path: Path, jaeger: Jaeger) -> None:

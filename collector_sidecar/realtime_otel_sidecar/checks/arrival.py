@@ -22,6 +22,10 @@ TO_SIDECAR = (
     "there one, does its filter let records with openai.realtime.stream.id through, has its exporter the sidecar's "
     "address, what does the collector's log say of it? Of a sharded set, another sidecar may have it."
 )
+BY_RULE = (
+    "With export=closed and a keep_ratio of 0, only conversations with an error, an interruption or a slow turn go "
+    "out. As far as the sidecar, the chain is whole."
+)
 TO_BACKEND = (
     "The collector has acknowledged its spans, and Jaeger has them not: look at the exporter of the pipeline that "
     "begins with otlp/stitched, and at what the collector's log says of its queue."
@@ -38,6 +42,8 @@ def await_trace(probe: Probe, jaeger: str, settings: Settings, timeout: float) -
             return Step(name, State.FAILED, found, "Is --jaeger the address of Jaeger's pages (port 16686)?")
         if found >= SPANS:
             return Step(name, State.OK, f"is there after {time.monotonic() - began:.1f} s: {_page(jaeger, trace_id)}")
+        if _is_dropped(probe, settings):
+            return Step(name, State.NOTE, Stage.DROPPED, BY_RULE)
         if time.monotonic() - began > timeout:
             break
         time.sleep(LOOK_SECONDS)
@@ -59,6 +65,8 @@ def await_acknowledgement(probe: Probe, settings: Settings, timeout: float) -> S
             return Step(
                 name, State.OK, f"the collector has acknowledged them after {took:.1f} s; what then, --jaeger says"
             )
+        if any(fate.stage is Stage.DROPPED for fate in account.spans.values()):
+            return Step(name, State.NOTE, Stage.DROPPED, BY_RULE)
         if time.monotonic() - began > timeout:
             break
         time.sleep(LOOK_SECONDS)
@@ -89,6 +97,14 @@ def spans_in_jaeger(jaeger: str, trace_id: str) -> int | str:
 
 def _page(jaeger: str, trace_id: str) -> str:
     return f"{jaeger.rstrip('/')}/trace/{trace_id}"
+
+
+def _is_dropped(probe: Probe, settings: Settings) -> bool:
+    """Whether the sidecar has dropped the probe, as it should."""
+    try:
+        return any(fate.stage is Stage.DROPPED for fate in _account(probe, settings)[0].spans.values())
+    except StoreError:
+        return False
 
 
 def _where(probe: Probe, settings: Settings) -> tuple[str, str]:

@@ -130,7 +130,7 @@ def sidecar_health(settings: Settings) -> Step:
 def way_back(settings: Settings) -> Iterator[Step]:
     """Whether the collector takes spans, and metrics, where the sidecar sends them: requests with nothing in them."""
     signals = [("spans", sender.METHOD)]
-    if settings.metrics_interval:
+    if settings.metrics_interval or settings.telemetry_interval:
         signals.append(("metrics", metrics_sender.METHOD))
     for signal, method in signals:
         name = f"sidecar → collector, {signal}, {settings.endpoint}"

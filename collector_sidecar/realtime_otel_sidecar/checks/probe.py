@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.context import Context
@@ -12,6 +13,8 @@ from realtime_otel import environment, wire
 from realtime_otel.contract import Direction, Fact
 from realtime_otel.records import SCOPE, RecordEncoder, export_request
 from realtime_otel.stream import Stream, open_stream
+
+from ..outlet import is_kept
 
 SERVICE: Final = "realtime-otel-check"
 """``service.name`` of probes: by it, dashboards and people leave them out."""
@@ -30,9 +33,12 @@ class Probe(NamedTuple):
     """Whether the configured sampler would have let it be put out."""
 
 
-def make_probe() -> Probe:
-    """A conversation that begins and ends now: a session, and one response that says nothing."""
-    drawn = open_stream(parent=Context())
+def make_probe(keep_ratio: float = 1.0) -> Probe:
+    """A conversation that begins and ends now: a session, and one response that says nothing.
+
+    ``keep_ratio``: the sidecar's; its trace is among those that this share keeps, if there are any.
+    """
+    drawn = next(stream for stream in _streams() if keep_ratio == 0 or is_kept(stream.trace_id, keep_ratio))
     stream = dataclasses.replace(drawn, sampled=True)
     encoder = RecordEncoder(stream)
     session: dict[str, Any] = {"id": f"sess_check_{stream.id}", "object": "realtime.session", "type": "realtime"}
@@ -50,3 +56,9 @@ def make_probe() -> Probe:
     records.append(encoder.fact(Fact.STREAM_CLOSED, {"reason": "session_closed"}, seq=last, time=at[last]))
     attributes: dict[str, Any] = {**environment.resource().attributes, "service.name": SERVICE}
     return Probe(stream, export_request(wire.resource(attributes), SCOPE, records), drawn.sampled)
+
+
+def _streams() -> Iterator[Stream]:
+    """Streams with ids that are drawn."""
+    while True:
+        yield open_stream(parent=Context())

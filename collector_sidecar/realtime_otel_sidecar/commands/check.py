@@ -99,7 +99,7 @@ def _steps(flags: argparse.Namespace, settings: Settings, sidecar: Settings) -> 
     from ..checks.tools import tool_logs
     from ..store.folder import NAME, StoreError
 
-    probe = make_probe()
+    probe = make_probe(settings.keep_ratio)
     was_sent = False
     for step in hops.send_probe(probe):
         was_sent = step.state is State.OK

@@ -141,3 +141,16 @@ def test_a_session_that_is_not_sampled_is_remembered_and_puts_nothing_out(tmp_pa
         assert kind == "session"
         assert msgspec.msgpack.decode(data, type=Ended).sampled is False
         assert rig.rows("SELECT * FROM outbox") == []
+
+
+def test_a_session_that_is_not_sampled_is_remembered_also_if_only_a_start_has_found_its_end(tmp_path: Path) -> None:
+    unheard = conversation("unheard", turns=1, sampled=False)
+    with Rig(tmp_path / "data", gap_wait=3600) as rig:
+        rig.take(unheard.request(0, 3), unheard.request(4))
+        crashed = rig.crash(tmp_path / "crashed")
+        assert rig.rows("SELECT * FROM history") == []
+    with Rig(crashed, gap_wait=0.001) as rig:  # which does not wait for the record that is missing
+        ((kind, data),) = rig.rows("SELECT kind, data FROM history")
+        found = msgspec.msgpack.decode(data, type=Ended)
+        assert (kind, found.key, found.sampled, found.missing) == ("session", "unheard", False, 1)
+        assert rig.rows("SELECT * FROM outbox") == []
