@@ -19,6 +19,7 @@ from .config import Settings, SettingsError
 from .conversations import Taken
 from .metrics.instruments import RECORDS_REJECTED, SESSIONS_OPEN, SESSIONS_STARTED
 from .metrics.measure import Measured, Meter, pack, unpack
+from .metrics.measure import Resource as ReducedResource
 from .metrics.prices import PricesError, PriceTable, read_prices
 from .metrics.sums import Key, Series, Sums
 from .otlp.encode_metrics import Current, encode_metrics
@@ -103,9 +104,11 @@ class Metering:
 
     def tell(self, time: int, stitcher_id: str, sessions: Iterable[Resource]) -> Told:
         """All series as they are now; ``sessions``: the resource of each that is open."""
-        found = Counter(self._resource(resource.encoded) for resource in sessions)
+        found = Counter[ReducedResource]()
+        for encoded, count in Counter(resource.encoded for resource in sessions).items():  # few differ, and are read
+            found[self._resource(encoded)] += count
         current = [Current(SESSIONS_OPEN, resource, (), count) for resource, count in found.items()]
-        return Told(self._sums.copies(), current, time, stitcher_id)
+        return Told(self._sums.hand_out(), current, time, stitcher_id)
 
     def _add(self, measured: Iterable[Measured], taken: int) -> None:
         for each in measured:

@@ -84,6 +84,8 @@ class Sums:
     def __init__(self, limit: int = LIMIT, share: int = SHARE) -> None:
         self._limit, self._share = limit, share
         self._series: dict[Key, Series] = {}
+        self._own: set[int] = set()
+        """The series that nobody else has, by `id`. The others were handed out, and are copied before they change."""
         self._changed: dict[Key, None] = {}
         self._counts: Counter[int] = Counter()
         """Series by instrument; those of the overflow do not count."""
@@ -108,15 +110,26 @@ class Sums:
             if series is None:
                 key = self._placed(key)
                 series = self._series.get(key) or self._open(key, taken)
+            if id(series) not in self._own:
+                series = self._series[key] = self._copy(series)
             series.add(instrument, measurement.value, measured, taken)
             self._changed[key] = None
 
-    def copies(self) -> list[tuple[Key, Series]]:
-        """Every series as it is now, in any order; what is added later does not change them."""
-        return [
-            (key, structs.replace(series, buckets=series.buckets.copy(), exemplars=series.exemplars.copy()))
-            for key, series in self._series.items()
-        ]
+    def hand_out(self) -> list[tuple[Key, Series]]:
+        """Every series as it is now, in any order; what is added later does not change them.
+
+        None is copied for that: tens of thousands would take a second, in which nothing is taken in. A series is copied
+        when it changes for the first time since.
+        """
+        self._own.clear()
+        return list(self._series.items())
+
+    def _copy(self, series: Series) -> Series:
+        return self._owned(structs.replace(series, buckets=series.buckets.copy(), exemplars=series.exemplars.copy()))
+
+    def _owned(self, series: Series) -> Series:
+        self._own.add(id(series))
+        return series
 
     def changes(self) -> Rows:
         """The series that have changed since this was asked last, for the store.
@@ -149,7 +162,7 @@ class Sums:
 
     def _open(self, key: Key, taken: int) -> Series:
         bounds = BY_NUMBER[key.instrument].bounds
-        return self._keep(key, Series(taken, buckets=[0] * (len(bounds) + 1) if bounds else []))
+        return self._keep(key, self._owned(Series(taken, buckets=[0] * (len(bounds) + 1) if bounds else [])))
 
     def _keep(self, key: Key, series: Series) -> Series:
         self._series[key] = series

@@ -33,7 +33,7 @@ def of_the_spans(requests: list[bytes]) -> Totals:
     meter, sums = Meter(ResourceReader()), Sums()
     for number, span in enumerate(core_spans(requests)):
         sums.add(meter.measure(span), number)
-    return by_name(sums.copies())
+    return by_name(sums.hand_out())
 
 
 def without_counts(found: Totals) -> Totals:

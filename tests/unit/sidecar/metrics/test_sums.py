@@ -84,6 +84,26 @@ def test_any_checkpoints_and_any_restarts_leave_the_same_sums_to_the_last_bit(ch
     assert as_bytes(stored(restarting.sums)) == as_bytes(stored(straight))
 
 
+@share(0.3)
+@given(chance=st.randoms(use_true_random=False))
+def test_what_was_handed_out_never_changes_and_what_goes_on_is_the_same(chance: random.Random) -> None:
+    by = meter(PRICES)
+    alone, asked = Sums(), Sums()
+    handed_out = []
+    for taken, each in enumerate(chance.sample(scenario_spans(), 60), 1):
+        alone.add(by.measure(each), taken)
+        asked.add(by.measure(each), taken)
+        if chance.random() < 0.3:
+            handed_out.append((asked.hand_out(), as_bytes(alone)))
+        if chance.random() < 0.1:
+            assert asked.changes() == alone.changes()
+
+    assert as_bytes(asked) == as_bytes(alone)
+    assert asked.changes() == alone.changes()
+    for series, then in handed_out:
+        assert as_bytes(sorted(series, key=lambda item: item[0].order)) == then
+
+
 def test_floats_are_added_in_the_order_of_the_journal() -> None:
     """In another order these three have another sum, so a restart that adds in another order would be seen."""
     latencies = [0.1, 0.2, 0.3]
