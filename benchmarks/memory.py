@@ -26,8 +26,8 @@ from realtime_otel_sidecar.store.rows import Batch, Checkpoint
 
 STREAMS: Final = 100_000
 ROWS_AT_A_TIME: Final = 2000
-RECORDS: Final = 2
-"""Of each stream in a round: a piece of audio, and one of the transcript."""
+RECORDS: Final = 6
+"""Of each stream in a round: a fifth of a second of its answer, which is how long a collector gathers them."""
 START_SECONDS: Final = 60.0
 
 

@@ -10,7 +10,7 @@ from .conversations import Conversations
 from .store.rows import Batch, JournalRow
 
 JOURNAL_ROWS = 256
-JOURNAL_BYTES = 64 * 1024 * 1024
+JOURNAL_BYTES = 32 * 1024 * 1024
 """From this length or size on, streams are checkpointed and the journal is cut. It never holds much more than twice as
 much, and that bounds recovery."""
 CHECKPOINTS = 8
