@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -113,25 +113,34 @@ class Conversations:
 
     # --- What comes in -------------------------------------------------------------------------------------------
 
-    def feed(self, records: Iterable[Record], position: int) -> Taken:
+    def feed(self, records: Sequence[Record], position: int) -> Taken:
         """Feed the records of the journal's row at this position."""
         taken = Taken()
         heard: dict[str, int] = {}
-        for record in records:
-            key = key_of(record)
-            text = record.body if record.log is None else record.log.message
-            heard[key] = heard.get(key, 0) + RECORD_BYTES + len(text)
-            try:
-                outcome = self._stitcher.feed(record)
-            except Exception as error:  # our defect: if it ended the process, the same record would come again
-                outcome = Outcome(rejected=[(record, Rejection.INTERNAL_ERROR)], errors=[repr(error)])
-            if outcome.tells:
-                self._add(key, outcome, taken)
+        at = 0
+        while at < len(records):
+            key = key_of(records[at])
+            count = self._feed(key, records, at, taken)
+            heard[key] = heard.get(key, 0) + sum(map(_size, records[at : at + count]))
+            at += count
         for key, size in heard.items():
             self._note(key, position, size)
         self._collect_unreadable(taken)
         self._park()
         return taken
+
+    def _feed(self, key: str, records: Sequence[Record], at: int, taken: Taken) -> int:
+        """Feed the record at this place, and those behind it that can be taken together; how many they were."""
+        record = records[at]
+        try:
+            if count := self._stitcher.feed_deltas(records, at):
+                return count
+            outcome = self._stitcher.feed(record)
+        except Exception as error:  # our defect: if it ended the process, the same record would come again
+            outcome = Outcome(rejected=[(record, Rejection.INTERNAL_ERROR)], errors=[repr(error)])
+        if outcome.tells:
+            self._add(key, outcome, taken)
+        return 1
 
     def tick(self, key: str, position: int) -> Taken:
         """Tell the core that the clock has run out for a stream."""
@@ -352,6 +361,11 @@ class Conversations:
             self._stitcher.tombstones.remove(key)
             self._forget(key)
         self.horizon = horizon
+
+
+def _size(record: Record) -> int:
+    """What a record counts for while it is held."""
+    return RECORD_BYTES + len(record.body if record.log is None else record.log.message)
 
 
 def _limits(settings: Settings) -> Limits:

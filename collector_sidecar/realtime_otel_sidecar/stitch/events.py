@@ -367,6 +367,15 @@ and adds a user's item when the speech begins."""
 
 TABLE: Final[dict[str, Row]] = {kind: row for section in SECTIONS for kind, row in section.rows.items()}
 
+DELTAS: Final = frozenset(
+    kind
+    for kind, row in TABLE.items()
+    if kind.endswith(".delta") and row.does in (Does.MENTION_RESPONSE, Does.SOUND) and row.body is None
+)
+"""Types that change nothing but times and sums of their response: most records are of these."""
+
+SOUNDS: Final = frozenset(kind for kind in DELTAS if TABLE[kind].does is Does.SOUND)
+
 _FACTS: Final = frozenset(Fact)
 
 

@@ -98,6 +98,18 @@ class Order(Struct, omit_defaults=True):
         lane.hold(record)
         return True
 
+    def flowing(self, record: Record) -> Lane | None:
+        """The lane of which this record is the next, if nothing waits behind a gap; `step` then takes it in."""
+        lane = self.lanes.get(record.emitter_id)
+        if lane is None or lane.closed or lane.next != record.seq or any(each.held for each in self.lanes.values()):
+            return None
+        return lane
+
+    def step(self, lane: Lane, count: int, newest: int) -> None:
+        """Take so many records of a lane that is `flowing`, none of them a fact; ``newest``: the latest time of any."""
+        lane.next += count
+        self.newest = max(self.newest, newest)
+
     def ready(self, gap_wait: int, most_held: int) -> Iterator[Record]:
         """The records whose turn has come. Gaps that outlive ``gap_wait`` or hold back too much are given up."""
         for lane in self.lanes.values():

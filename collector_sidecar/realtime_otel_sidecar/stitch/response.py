@@ -70,19 +70,26 @@ class Sound(Struct, omit_defaults=True):
     unfinished: dict[str, int] = field(default_factory=dict)
     """Of these, what came in deltas of an item since its last ``.done``."""
 
-    def take(self, record: Record) -> None:
-        if record.emitter_id != (self.emitter or record.emitter_id):
+    def receive(self, record: Record, size: int) -> None:
+        """A delta, with the size of it and of those like it that follow."""
+        if self._is_of_another(record):
             return
-        self.emitter = record.emitter_id
-        if not record.type.endswith(".done"):
-            self.first = self.first or record.time
-            self.size += record.delta_size
-            self.unfinished[record.item_id] = self.unfinished.get(record.item_id, 0) + record.delta_size
-            forget_oldest(self.unfinished, MOST_UNFINISHED)
+        self.first = self.first or record.time
+        self.size += size
+        self.unfinished[record.item_id] = self.unfinished.get(record.item_id, 0) + size
+        forget_oldest(self.unfinished, MOST_UNFINISHED)
+
+    def finish(self, record: Record) -> None:
+        """The ``.done`` of an item."""
+        if self._is_of_another(record):
             return
         counted = self.unfinished.pop(record.item_id, 0)
         if record.delta_size:  # not all deltas were sent: the sum is of all
             self.size += record.delta_size - counted
+
+    def _is_of_another(self, record: Record) -> bool:
+        self.emitter = self.emitter or record.emitter_id
+        return self.emitter != record.emitter_id
 
 
 class Response(Part, kw_only=True):
@@ -302,12 +309,36 @@ def add_output_item(state: State, record: Record, body: ItemBody) -> None:
             tool.announce_mcp(state, record, body.item)
 
 
+def take_deltas(state: State, response: Response, first: Record, newest: int, sound: Record | None, size: int) -> None:
+    """Deltas of one item that follow one another.
+
+    Args:
+        response: theirs.
+        first: the first of them.
+        newest: the latest time of any.
+        sound: the first that is audio, if one is.
+        size: bytes of audio in all.
+    """
+    mention(state, first)
+    response.touch(newest)
+    if sound is not None:
+        _hear(state, response, sound, size)
+
+
 def sound(state: State, record: Record, _: object = None) -> None:
     response = mention(state, record)
     if response is None:
         return
+    if record.type.endswith(".done"):
+        response.sound.finish(record)
+    else:
+        _hear(state, response, record, record.delta_size)
+
+
+def _hear(state: State, response: Response, record: Record, size: int) -> None:
+    """Audio: the turn's first ends the latencies that are measured up to it."""
     is_first = not response.sound.first
-    response.sound.take(record)
+    response.sound.receive(record, size)
     origin = state.origin
     if not (is_first and response.sound.first and response.default_conversation):
         return

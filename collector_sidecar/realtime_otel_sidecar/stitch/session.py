@@ -13,7 +13,8 @@ late facts still reach it; afterwards they never change it. Nothing here reads a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from msgspec import DecodeError
@@ -22,7 +23,7 @@ from realtime_otel.contract import Direction
 
 from . import moving, playback, response, speech, stream, tool
 from .bodies import ItemBody, word
-from .events import UNKNOWN, Does, Fate, Row, read_body, read_what_fits, row_of
+from .events import DELTAS, SOUNDS, UNKNOWN, Does, Fate, Row, read_body, read_what_fits, row_of
 from .known import Connection
 from .record import Record
 from .rules import Rules
@@ -59,6 +60,37 @@ class Session(State, kw_only=True):
             self._apply(record, rules)
         else:
             self.take_log(record, rules)
+
+    def take_deltas(self, records: Sequence[Record], at: int) -> tuple[int, int]:
+        """Take the records from ``at`` on, as `take` would, as far as they are deltas of one item of an open response.
+
+        Their numbers must follow one another, and none may be due to settle anything. Returns how many there were, and
+        the latest time of any.
+        """
+        first = records[at]
+        response_of = self.parts.responses.get(first.response_id)
+        connection = self.connections.get(first.emitter_id)
+        if response_of is None or self.closing is not None or (self.is_chosen and connection is None):
+            return 0, 0
+        count = newest = size = 0
+        sound: Record | None = None
+        for record in islice(records, at, None):
+            if record.type not in DELTAS or record.time >= self.next_due or record.seq != first.seq + count:
+                break
+            if not _is_of_one_item(record, first):
+                break
+            if record.time > newest:
+                newest = record.time
+            if record.type in SOUNDS:
+                sound, size = sound or record, size + record.delta_size
+            count += 1
+        if count:
+            self.records += count
+            self.last = max(self.last, newest)
+            if connection is not None:
+                connection.last = max(connection.last, newest)
+            response.take_deltas(self, response_of, first, newest, sound, size)
+        return count, newest
 
     def finish(self, reason: CloseReason) -> None:
         """End without a word of its own: as its last connection did, or else, for this reason, at its last record."""
@@ -137,6 +169,18 @@ class Session(State, kw_only=True):
             return read_what_fits(record, row.body)
         except DecodeError:
             return row.body()
+
+
+def _is_of_one_item(record: Record, other: Record) -> bool:
+    return (
+        record.item_id == other.item_id
+        and record.response_id == other.response_id
+        and record.emitter_id == other.emitter_id
+        and record.stream_id == other.stream_id
+        and record.chosen == other.chosen
+        and record.started == other.started
+        and record.resource is other.resource
+    )
 
 
 # --- Transitions ----------------------------------------------------------------------------------------------------

@@ -6,14 +6,17 @@ sequence numbers: so any shuffle, duplication, splitting into requests or restar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 from msgspec import Struct, field
 
 from realtime_otel import contract
 
+from .events import DELTAS
 from .order import Order
 from .parked import Both, Parking
 from .parts import Parts
@@ -25,6 +28,10 @@ from .tombstones import Past, Tombstone, Tombstones
 
 RULES_VERSION = "2"
 """Version of the instrumentation scope, and of the journal's rows: raised when the same records give other spans."""
+
+
+CHOSEN_KEYS: Final = 4096
+"""That are remembered: each record asks for its own, and each is a hash."""
 
 
 class Rejection(StrEnum):
@@ -129,6 +136,23 @@ class Stitcher:
             stream.started = max(stream.started, record.started)
         self._take(key, stream, record, outcome)
         return outcome
+
+    def feed_deltas(self, records: Sequence[Record], at: int) -> int:
+        """Take in the records from ``at`` on as `feed` would, as far as nothing can come of them; returns how many.
+
+        These are the next deltas of an open response, of a stream in which nothing waits and nothing is due.
+        """
+        first = records[at]
+        if first.type not in DELTAS:
+            return 0
+        key = key_of(first)
+        stream = self.streams.get(key) or self.find(key)
+        if stream is None or first.started > stream.started or (lane := stream.order.flowing(first)) is None:
+            return 0
+        count, newest = stream.session.take_deltas(records, at)
+        if count:
+            stream.order.step(lane, count, newest)
+        return count
 
     def tick(self, key: str) -> Outcome:
         """The wall clock ran out for this stream: end the wait for a gap before its close, or end it by silence."""
@@ -326,8 +350,12 @@ def key_of(record: Record) -> str:
     """The `contract.stream_key` of the record's stream."""
     if not record.chosen:
         return record.stream_id
-    resource = record.resource
-    return contract.stream_key(record.stream_id, chosen=True, namespace=resource.namespace, service=resource.service)
+    return _chosen_key(record.stream_id, record.resource.namespace, record.resource.service)
+
+
+@lru_cache(CHOSEN_KEYS)
+def _chosen_key(stream_id: str, namespace: str, service: str) -> str:
+    return contract.stream_key(stream_id, chosen=True, namespace=namespace, service=service)
 
 
 def _open_session(key: str, record: Record, rules: Rules, past: Past | None = None) -> Session:

@@ -185,7 +185,7 @@ def test_of_a_response_that_sounds_as_many_items_at_once_the_newest_are_counted_
     (record,) = numbered([server("response.output_audio.delta", response_id="r", item_id="i", delta="")])
 
     for number in range(MOST_UNFINISHED * 2):
-        sound.take(structs.replace(record, item_id=f"item_{number}", delta_size=10))
+        sound.receive(structs.replace(record, item_id=f"item_{number}"), 10)
 
     assert len(sound.unfinished) == MOST_UNFINISHED
     assert sound.size == MOST_UNFINISHED * 20
