@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from realtime_otel.contract import Closed
 from realtime_otel.emitter import RealtimeEmitter, version_of
-from realtime_otel.guard import failed, guarded, nothing
+from realtime_otel.fields import text_of
+from realtime_otel.guard import failed, guarded, guarded_note, nothing
 from realtime_otel.hooks import ABNORMAL_CLOSURE, NORMAL_CLOSURE, OBSERVED, Method, Settings, join, replace
-from realtime_otel.records import text_of
 from realtime_otel.server import NOWHERE, Server, nowhere, of_url
 from realtime_otel.stream import Parent
 from realtime_otel.tally import Deltas, checked
@@ -45,6 +45,7 @@ FRAMEWORK: Final = "openai-agents"
 
 _SEND: Final = "_send_raw_message"
 _SESSION_EVENTS: Final = ("tool_start", "handoff", "guardrail_tripped")
+_NOTED: Final = frozenset({"audio_interrupted", "connection_status", "exception"})
 
 
 def observe_session(session: RealtimeSession, **settings: Unpack[Settings]) -> RealtimeEmitter:
@@ -162,11 +163,16 @@ class _Watch:
         self._server = server
         self._error_type: str | None = None
 
-    @guarded(nothing)
+    @guarded_note
     def note(self, event: Any) -> None:
-        match event.type:
-            case "raw_server_event":
-                self.emitter.server_event(event.data)
+        kind = event.type
+        if kind == "raw_server_event":
+            self.emitter.server_event(event.data)
+        elif kind in _NOTED:
+            self._note(kind, event)
+
+    def _note(self, kind: str, event: Any) -> None:
+        match kind:
             case "audio_interrupted":
                 self.emitter.audio_interrupted(event.item_id, self._played_ms(event.item_id))
             case "connection_status" if event.status == "disconnected":

@@ -7,6 +7,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
+from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
@@ -14,10 +15,11 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE
 
 from realtime_otel import contract, environment, wire
 from realtime_otel.contract import Closed, Direction, Fact, Kind
-from realtime_otel.entries import BARE_DELTA, EventEntry, FactEntry, Rank, Source, weigh
-from realtime_otel.guard import failed, guarded, nothing
+from realtime_otel.entries import EventEntry, FactEntry, Rank, Source, weigh
+from realtime_otel.fields import text_of
+from realtime_otel.guard import failed, guarded, guarded_note, nothing
 from realtime_otel.queue import Intake
-from realtime_otel.records import NO_COUNTS, About, RecordEncoder, delta_size, text_of
+from realtime_otel.records import NO_COUNTS, About, RecordEncoder, delta_size
 from realtime_otel.redact import decoded_size
 from realtime_otel.server import Server, stated
 from realtime_otel.stream import Parent, Stream, open_stream
@@ -99,6 +101,7 @@ class RealtimeEmitter:
         self._responses = Responses()
         self._source = _source(session_id, parent, content, agent_name)
         self._worker = Worker() if self._source.closed else worker()
+        self._put_delta = self._worker.intake.put_delta
         self._close: Callable[..., None] = functools.partial(_close, self._worker, self._source, self._audio)
         opening = {
             "framework": framework,
@@ -124,21 +127,24 @@ class RealtimeEmitter:
         """Whether anything stated from now on is ignored."""
         return self._source.closed
 
-    @guarded(nothing)
+    @guarded_note
     def server_event(self, event: Any) -> None:
         """Note an event that the server has sent."""
-        if self._source.closed:
+        source = self._source
+        if source.closed:
             return
-        kind = text_of(event, "type")
-        if kind.endswith(".delta"):
-            self._delta(kind, event)
-            return
-        notice = _NOTICED.get(kind)
-        extra = notice(self, event) if notice is not None else NO_COUNTS
-        if not self._deltas.sends_all:
-            extra = {**extra, **self._deltas.take(kind, event if isinstance(event, dict) else {})}
-        # The receiver may go on to work with its dict.
-        self._put(event.copy() if isinstance(event, dict) else event, Direction.SERVER, extra)
+        kind = event.get("type") if isinstance(event, dict) else ""
+        if not isinstance(kind, str):
+            kind = ""
+        if not kind.endswith(".delta"):
+            self._other_event(kind, event)
+        elif self._deltas.sends_all or self._deltas.is_sent(kind, event, delta_size(event)):
+            get = event.get
+            # Most of what a conversation carries is deltas, and most of these is payload: it is not even kept.
+            payload = get("delta")
+            length, ending = (len(payload), payload[-2:]) if isinstance(payload, str) else (0, "")
+            ids = get("event_id"), get("item_id"), get("response_id"), get("call_id")
+            self._put_delta((source, monotonic_ns() + source.offset, kind, *ids, length, ending))
 
     @guarded(nothing)
     def client_event(self, event: Any) -> None:
@@ -241,15 +247,13 @@ class RealtimeEmitter:
         weakref.finalize(self, self._close)
         return True
 
-    def _delta(self, kind: str, event: dict[str, Any]) -> None:
-        size = delta_size(event)
-        if not (self._deltas.sends_all or self._deltas.is_sent(kind, event, size)):
-            return
-        # Without its payload: most of what a conversation carries is not even kept until it is encoded.
-        bare = event.copy()
-        bare.pop("delta", None)
-        extra = {contract.DELTA_SIZE: size}
-        self._worker.intake.put(EventEntry(self._source, Rank.DELTA, BARE_DELTA, bare, Direction.SERVER, extra))
+    def _other_event(self, kind: str, event: Any) -> None:
+        notice = _NOTICED.get(kind)
+        extra = notice(self, event) if notice is not None else NO_COUNTS
+        if not self._deltas.sends_all:
+            extra = {**extra, **self._deltas.take(kind, event if isinstance(event, dict) else {})}
+        # The receiver may go on to work with its dict.
+        self._put(event.copy() if isinstance(event, dict) else event, Direction.SERVER, extra)
 
     def _put(self, event: Any, direction: Direction, extra: Mapping[str, int]) -> None:
         self._worker.intake.put(EventEntry(self._source, Rank.EVENT, weigh(event), event, direction, extra))

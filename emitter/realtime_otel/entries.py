@@ -1,5 +1,8 @@
 """What is noted: the entries of the queues, from a reference to an event to the bytes of its record.
 
+Numbers are given by the worker, in the order of the intake: so nothing needs a lock to note something, and whoever
+interrupts it (a thread, a signal handler, a finalizer) cannot share a number with it.
+
 What had to be dropped is stated in its place: the fact that states it takes the sequence number of the first record
 dropped. So it can be stated at any time, even of a stream whose `stream_closed` has its number already.
 """
@@ -7,20 +10,25 @@ dropped. So it can be stated at any time, even of a stream whose `stream_closed`
 from __future__ import annotations
 
 import bisect
+import functools
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from sys import getsizeof
-from typing import Any, Final, Unpack
+from typing import Any, Final, NamedTuple, Unpack
 
 from realtime_otel.contract import Direction, Fact
+from realtime_otel.deltas import DeltaNote
+from realtime_otel.fields import framed
 from realtime_otel.records import NO_COUNTS, SCOPE, About, RecordEncoder, ToolLog
 
 OVERHEAD: Final = 300
 """What an entry takes in memory beside its payload, roughly."""
-BARE_DELTA: Final = 700
-"""What a delta without its payload takes, roughly: weighing each would cost more than noting it."""
+DELTA_WEIGHT: Final = 700
+"""What a note of a delta takes, roughly: weighing each would cost more than noting it."""
+MAX_RUN: Final = 128
+"""Deltas in one entry, so that a request can be of any size, and that overflow drops little at a time."""
 
 _RANGES_PER_FACT: Final = 1000
 _WEIGHED_VALUES: Final = 2000
@@ -56,6 +64,18 @@ def weigh(event: Any) -> int:
     return weight + _BYTES_PER_VALUE * len(values)
 
 
+class Group(NamedTuple):
+    """What records have in common that stand together in a request: the serialized Resource, its schema, the scope."""
+
+    resource: bytes
+    schema_url: str
+    scope: str
+
+
+# Streams of a process mostly have one resource; they share the object too, so that it is told with a look.
+_shared_group = functools.lru_cache(maxsize=64)(Group)
+
+
 class Source:
     """One stream: what the conversation's side and the worker share of it.
 
@@ -63,27 +83,51 @@ class Source:
         encoder: makes its records.
         resource: the serialized Resource.
         schema_url: the resource's schema.
+
+    Attributes:
+        closed: whether anything noted from now on is ignored.
+        loss: what is counted of it in a full intake; None if there is nothing, or more has been noted since.
+        group: of its records, but for logs.
+        offset: between `time.monotonic_ns` and Unix nanoseconds: the wall clock at the opening, monotonic from there,
+            so time never steps back.
+        ended: whether its last entry has left the intake. This and what follows belongs to the worker alone.
+        seq: the number of the next record.
+        time: of the newest record.
+        drops: the numbers that no record will have.
     """
+
+    __slots__ = ("closed", "drops", "encoder", "ended", "group", "loss", "offset", "seq", "time")
 
     def __init__(self, encoder: RecordEncoder, *, resource: bytes, schema_url: str = "") -> None:
         self.encoder = encoder
-        self.resource = resource
-        self.schema_url = schema_url
         self.closed = False
+        self.loss: Loss | None = None
+        self.group = _shared_group(resource, schema_url, SCOPE)
+        self.offset = encoder.stream.started - time.monotonic_ns()
+        self.ended = False
         self.seq = 0
-        self.last_noted = 0
-        self.last_encoded = 0
+        self.time = encoder.stream.started
         self.drops = Drops()
-        # Wall clock at the opening, monotonic from there: time never steps back.
-        self._offset = encoder.stream.started - time.monotonic_ns()
 
     def now(self) -> int:
         """Unix nanoseconds."""
-        return time.monotonic_ns() + self._offset
+        return time.monotonic_ns() + self.offset
+
+    def number(self, count: int) -> int:
+        """The first of so many numbers that are taken now."""
+        first = self.seq
+        self.seq = first + count
+        return first
 
 
 class Queued:
-    """What stands in a queue: `weight` bytes, a `rank`, and `data`, the record's bytes once it is encoded."""
+    """What stands in a queue.
+
+    Attributes:
+        weight: the bytes that it takes in memory, roughly.
+        rank: when overflow drops it.
+        data: its records as they stand in a request, once it is encoded.
+    """
 
     __slots__ = ("data", "rank", "weight")
 
@@ -92,12 +136,17 @@ class Queued:
         self.weight = weight
         self.data = b""
 
-    def encode(self) -> None:
-        """Make the record, and let go of what it was made from."""
+    def encode(self) -> bool:
+        """Take the next number of the stream, make the record, and let go of what it is made from.
 
-    def lose(self) -> Source | None:
-        """The record will not reach its destination; returns the stream that has to state this."""
-        return None
+        Only the worker does this, in the order in which entries leave the intake. Returns whether there is something to
+        send; if not, or if this raises, the entry is lost.
+        """
+        return True
+
+    def lose(self) -> Iterable[Source]:
+        """What it has will not reach its destination; returns the streams that have to state this."""
+        return ()
 
 
 class Marker(Queued):
@@ -114,10 +163,38 @@ class Marker(Queued):
         self.rank = Rank.DELTA
 
 
-class Entry(Queued):
-    """Something noted, later the record that it became."""
+class Loss(Queued):
+    """Stands where entries of a stream were refused, for the `count` numbers that they would have had."""
 
-    __slots__ = ("seq", "source", "time")
+    __slots__ = ("_seq", "count", "source", "time")
+
+    ends = False
+
+    def __init__(self, source: Source, seen: int) -> None:
+        super().__init__(Rank.KEPT, 0)
+        self.source = source
+        self.time = seen
+        self.count = 0
+
+    def encode(self) -> bool:
+        self._seq = self.source.number(self.count)
+        return False
+
+    def lose(self) -> Iterable[Source]:
+        self.source.drops.add(self._seq, self.time, self._seq + self.count - 1)
+        return (self.source,)
+
+
+class Entry(Queued):
+    """Something noted, later the record that it became.
+
+    Attributes:
+        ends: whether it is the last of its stream.
+        time: when it was noted, Unix nanoseconds.
+        seq: its number, once it is encoded.
+    """
+
+    __slots__ = ("ends", "seq", "source", "time")
 
     seq: int
     time: int
@@ -125,29 +202,55 @@ class Entry(Queued):
     def __init__(self, source: Source, rank: Rank, weight: int = 0) -> None:
         super().__init__(rank, weight + OVERHEAD)
         self.source = source
+        self.ends = False
 
     @property
-    def scope(self) -> str:
-        """The instrumentation scope under which the record goes out."""
-        return SCOPE
+    def group(self) -> Group:
+        """What its record has in common with those that it is sent with."""
+        return self.source.group
 
-    @property
-    def is_last(self) -> bool:
-        """Whether the stream has ended with this entry."""
-        return self.source.closed and self.seq == self.source.seq - 1
-
-    def encode(self) -> None:
+    def encode(self) -> bool:
+        self.seq = self.source.number(1)
         # Two notes that interleave (a finalizer may run at any line) could carry times in the other order.
-        self.time = self.source.last_encoded = max(self.time, self.source.last_encoded)
-        self.data = self.record()
+        self.time = self.source.time = max(self.time, self.source.time)
+        self.data = framed(self.record())
         self.weight = len(self.data) + OVERHEAD
+        return True
 
     def record(self) -> bytes:
         raise NotImplementedError
 
-    def lose(self) -> Source | None:
+    def lose(self) -> Iterable[Source]:
         self.source.drops.add(self.seq, self.time)
-        return self.source
+        return (self.source,)
+
+
+class DeltaRun(Entry):
+    """Deltas of one stream, between which it has said nothing else: nearly all that there is to send.
+
+    Attributes:
+        notes: until it is encoded.
+    """
+
+    __slots__ = ("_count", "notes")
+
+    def __init__(self, first: DeltaNote) -> None:
+        super().__init__(first[0], Rank.DELTA)
+        self.notes = [first]
+
+    def encode(self) -> bool:
+        source = self.source
+        self._count = len(self.notes)
+        self.seq = source.number(self._count)
+        self.time = max(self.notes[0][1], source.time)
+        self.data, source.time = source.encoder.deltas.framed(self.notes, self.seq, source.time)
+        self.weight = len(self.data) + OVERHEAD
+        self.notes = []
+        return True
+
+    def lose(self) -> Iterable[Source]:
+        self.source.drops.add(self.seq, self.time, self.seq + self._count - 1)
+        return (self.source,)
 
 
 class EventEntry(Entry):
@@ -158,11 +261,7 @@ class EventEntry(Entry):
     def __init__(
         self, source: Source, rank: Rank, weight: int, event: Any, direction: Direction, extra: Mapping[str, int]
     ) -> None:
-        # Not through the base classes: an entry is made for each event, on the conversation's own path.
-        self.source = source
-        self.rank = rank
-        self.weight = weight + OVERHEAD
-        self.data = b""
+        super().__init__(source, rank, weight)
         self._event = event
         self._direction = direction
         self._extra = extra
@@ -228,12 +327,15 @@ class DropEntry(FactEntry):
         stated += [[first, last] for first, last, _ in others]
         super().__init__(source, Fact.RECORDS_DROPPED, {"ranges": stated, "in_place": True}, rank=Rank.KEPT)
         self.seq, self.time = first, seen
-        self.data = self.record()
+        self.data = framed(self.record())
         self.weight = len(self.data) + OVERHEAD
 
-    def lose(self) -> Source | None:
+    def encode(self) -> bool:
+        return True
+
+    def lose(self) -> Iterable[Source]:
         # Stated once: a destination that refuses even this is not told again that it refuses.
-        return None
+        return ()
 
 
 class LogEntry(Entry):
@@ -247,8 +349,8 @@ class LogEntry(Entry):
         self._scope = scope
 
     @property
-    def scope(self) -> str:
-        return self._scope
+    def group(self) -> Group:
+        return self.source.group._replace(scope=self._scope)
 
     def record(self) -> bytes:
         return self.source.encoder.log(self._log, seq=self.seq, time=self.time)
@@ -263,14 +365,14 @@ class Drops:
     def __bool__(self) -> bool:
         return bool(self._ranges)
 
-    def add(self, seq: int, seen: int) -> None:
-        """One more: its number, and when it was seen."""
-        first, last = seq, seq
-        at = bisect.bisect(self._ranges, (seq, seq, seen))
-        if at and self._ranges[at - 1][1] == seq - 1:
+    def add(self, first: int, seen: int, last: int | None = None) -> None:
+        """More of them: the first number, when that was seen, and the last number; without it, there is one."""
+        last = first if last is None else last
+        at = bisect.bisect(self._ranges, (first, last, seen))
+        if at and self._ranges[at - 1][1] == first - 1:
             at -= 1
             first, _, seen = self._ranges.pop(at)
-        if at < len(self._ranges) and self._ranges[at][0] == seq + 1:
+        if at < len(self._ranges) and self._ranges[at][0] == last + 1:
             last = self._ranges.pop(at)[1]
         self._ranges.insert(at, (first, last, seen))
 

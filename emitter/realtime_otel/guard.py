@@ -12,10 +12,11 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 
 logger = logging.getLogger("realtime_otel")
 
@@ -41,6 +42,19 @@ def guarded(fallback: Callable[[], R]) -> Callable[[Callable[P, R]], Callable[P,
         return call
 
     return guard
+
+
+def guarded_note(method: Callable[[S, Any], None]) -> Callable[[S, Any], None]:
+    """As `guarded(nothing)`, for what is called with each event: passing on any arguments takes as long as noting."""
+
+    @functools.wraps(method)
+    def call(self: S, event: Any) -> None:
+        try:
+            method(self, event)
+        except Exception as error:
+            report(method.__qualname__, error)
+
+    return call
 
 
 def nothing() -> None:

@@ -6,57 +6,79 @@ when nothing else is left, oldest first: a process that opens streams for days m
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from realtime_otel.entries import DropEntry, Entry, Marker, Queued, Rank, Source
+from realtime_otel.deltas import DeltaNote
+from realtime_otel.entries import (
+    DELTA_WEIGHT,
+    MAX_RUN,
+    DeltaRun,
+    DropEntry,
+    Entry,
+    Loss,
+    Marker,
+    Queued,
+    Rank,
+    Source,
+)
 
 MAX_QUEUE_BYTES: Final = 64 * 1024 * 1024
 """What all streams of a process may hold in memory for one destination. A quarter is for what waits to be encoded."""
 
+_BOUNDLESS: Final = 1 << 62
+
 
 class Intake:
-    """What was noted and is not encoded yet. Safe to use from any thread; `put` is the hot path."""
+    """What was noted and is not encoded yet. Safe to use from any thread, signal handler and finalizer.
+
+    A delta is put without a lock: a deque appends in one step. Everything else is weighed, and its weight is added up
+    under a lock, which costs little, as there is little of it.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         # Reentrant: a finalizer that logs may run inside `put`, and an RLock costs no more than a Lock.
         self._lock = threading.RLock()
-        self._entries: deque[Queued] = deque()
-        self._bytes = 0
-        self._max = (max_bytes * 3 // 4, max_bytes, math.inf)
+        self._notes: deque[Marker | Loss | Entry | DeltaNote] = deque()
+        self._max: tuple[int, ...] = (max_bytes * 3 // 4, max_bytes, _BOUNDLESS)
+        # The entries that are not deltas: how many, and what they weigh.
+        self._entries = self._bytes = 0
+        # From how many notes on a delta is refused.
+        self._full = 0
+        self._count(0, 0)
         self._indebted: set[Source] = set()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._notes)
+
+    def put_delta(self, note: DeltaNote) -> None:
+        """Keep a delta, or count it if there is no room: the hot path."""
+        if len(self._notes) < self._full:
+            self._notes.append(note)
+        else:
+            self._refuse(note[0])
 
     def put(self, entry: Entry, *, ends: bool = False) -> None:
-        """Give the entry its time and sequence number, and keep it, or its number, if there is no room for it.
+        """Give the entry its time and keep it, or count it if there is no room for it.
 
         With `ends`, it is the stream's last.
         """
         source = entry.source
-        # Asked without the lock too: in a forked process another thread may hold it for ever.
+        # Asked without the lock: in a forked process another thread may hold it for ever.
         if source.closed:
             return
+        entry.time = source.now()
+        if ends:
+            entry.ends = source.closed = True
         with self._lock:
-            entry.time = source.now()
-            # A signal handler or a finalizer that notes too, or closes the stream, runs where something is called. From
-            # here to the number nothing is: else two records would share one, or follow the stream's last.
-            if source.closed:
-                return
-            source.closed = ends
-            source.last_noted = entry.time
-            entry.seq = source.seq
-            source.seq += 1
-            filled = self._bytes + entry.weight
-            if filled > self._max[entry.rank]:
-                self.drop(entry)
-                return
-            self._bytes = filled
-            self._entries.append(entry)
+            deltas = (len(self._notes) - self._entries) * DELTA_WEIGHT
+            if self._bytes + deltas + entry.weight > self._max[entry.rank]:
+                self._refuse(source)
+            else:
+                source.loss = None
+                self._append(entry)
 
     def close(self, last: Entry) -> None:
         """Put a stream's last entry; what comes after it is ignored."""
@@ -65,36 +87,71 @@ class Intake:
     def mark(self, marker: Marker) -> None:
         """Put a marker behind everything noted so far."""
         with self._lock:
-            self._bytes += marker.weight
-            self._entries.append(marker)
+            self._append(marker)
 
     def drop(self, gone: Queued) -> None:
-        """Remember that this record will not come."""
-        with self._lock:
-            source = gone.lose()
-            if source is not None:
-                self._indebted.add(source)
+        """Remember that its records will not come."""
+        self._indebted.update(gone.lose())
 
     def forget(self, source: Source) -> None:
         """State nothing more of this stream."""
-        with self._lock:
-            source.drops.clear()
-            self._indebted.discard(source)
+        source.drops.clear()
+        self._indebted.discard(source)
 
     def take(self, most: int) -> list[Queued]:
-        """The oldest entries, at most so many."""
-        taken = [self._entries.popleft() for _ in range(min(most, len(self._entries)))]
-        weight = sum(entry.weight for entry in taken)
-        with self._lock:
-            self._bytes -= weight
+        """The oldest of what was noted, at most so many notes, in order; deltas that follow one another are one entry.
+
+        Only the worker takes. What was noted behind the last entry of its stream is not there.
+        """
+        taken: list[Queued] = []
+        runs: dict[Source, DeltaRun] = {}
+        for _ in range(min(most, len(self._notes))):
+            note = self._notes.popleft()
+            if not isinstance(note, tuple):
+                self._take_entry(note, taken, runs)
+            elif (run := runs.get(note[0])) is not None and len(run.notes) < MAX_RUN:
+                run.notes.append(note)
+            elif not note[0].ended:
+                runs[note[0]] = run = DeltaRun(note)
+                taken.append(run)
         return taken
 
     def take_drops(self) -> list[DropEntry]:
         """The facts that state everything dropped so far."""
-        with self._lock:
-            indebted, self._indebted = self._indebted, set()
-            owed = [(source, ranges) for source in indebted for ranges in source.drops.take()]
+        indebted, self._indebted = self._indebted, set()
+        owed = [(source, ranges) for source in indebted for ranges in source.drops.take()]
         return [DropEntry(source, ranges) for source, ranges in owed]
+
+    def _take_entry(self, entry: Marker | Loss | Entry, taken: list[Queued], runs: dict[Source, DeltaRun]) -> None:
+        with self._lock:
+            self._count(-1, -entry.weight)
+            if isinstance(entry, Loss) and entry.source.loss is entry:
+                # Whatever is refused from here on comes behind it.
+                entry.source.loss = None
+        if not isinstance(entry, Marker):
+            runs.pop(entry.source, None)
+            if entry.source.ended:
+                return
+            entry.source.ended = entry.ends
+        taken.append(entry)
+
+    def _append(self, entry: Marker | Loss | Entry) -> None:
+        self._notes.append(entry)
+        self._count(1, entry.weight)
+
+    def _count(self, entries: int, weight: int) -> None:
+        self._entries += entries
+        self._bytes += weight
+        self._full = self._entries + (self._max[Rank.DELTA] - self._bytes) // DELTA_WEIGHT
+
+    def _refuse(self, source: Source) -> None:
+        now = source.now()
+        with self._lock:
+            loss = source.loss
+            if loss is None:
+                loss = source.loss = Loss(source, now)
+                self._append(loss)
+            loss.count += 1
 
 
 class Backlog:

@@ -1,13 +1,12 @@
 """From an event to the bytes of an OTLP log record. Pure: no clock, no I/O, and the same bytes for the same arguments.
 
-A stream's records differ in little, so the bytes of the constant attributes and of the ids are made once, and those of
-a type and its ids once for a run of deltas. Requests are framed here too, around records that are bytes already.
+A stream's records differ in little, so the bytes of the constant attributes and of the ids are made once. Requests are
+framed here too, around records that are bytes already.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict, Unpack
 
@@ -15,29 +14,27 @@ from opentelemetry.trace import SpanContext
 
 from realtime_otel import contract, wire
 from realtime_otel.contract import Direction, Fact
+from realtime_otel.deltas import DELTA_IDS, DeltaEncoder, is_audio
+from realtime_otel.fields import (
+    NUMBERS,
+    OBSERVED_TAG,
+    TEXTS,
+    TIME_TAG,
+    event_name,
+    framed,
+    named_ids,
+    number,
+    stamp,
+    text_of,
+)
 from realtime_otel.redact import decoded_size, event_body, fact_body
 from realtime_otel.stream import Stream
 
 SCOPE: Final = "realtime-otel"
 NO_COUNTS: Final[Mapping[str, int]] = {}
 
-_MAX_REMEMBERED: Final = 256
 _MAX_LOG_TEXT: Final = contract.MAX_BODY_BYTES // 4
 _CALLS: Final = ("function_call", "mcp_call")
-
-# Fields 1 and 11 of a LogRecord, both fixed64: when it happened, and when it was observed.
-_TIME, _TIME_TAG, _OBSERVED_TAG = struct.Struct("<BQ"), 0x09, 0x59
-_KEYS: Final = (
-    contract.DIRECTION, contract.EVENT_ID, contract.SESSION_ID, contract.ITEM_ID, contract.PREVIOUS_ITEM_ID,
-    contract.RESPONSE_ID, contract.CALL_ID, contract.TOOL_NAME,
-)  # fmt: skip
-_TEXTS: Final = {key: wire.TextAttribute(key) for key in _KEYS}
-_COUNTS: Final = (
-    contract.DELTA_COUNT, contract.DELTA_SIZE, contract.AUDIO_COUNT, contract.AUDIO_SIZE, contract.AUDIO_FIRST,
-    contract.AUDIO_LAST,
-)  # fmt: skip
-_NUMBERS: Final = {key: wire.NumberAttribute(key) for key in (contract.SEQ, *_COUNTS)}
-_seq, _event_id = _NUMBERS[contract.SEQ], _TEXTS[contract.EVENT_ID]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +85,7 @@ class RecordEncoder:
         self._events_only = content and events_only
         self._constant = _constant_attributes(stream, self._events_only, agent_name)
         self._ids = _ids(stream.sampled, stream.trace_id, stream.span_id)
-        self._remembered: dict[Hashable, tuple[bytes, bytes]] = {}
+        self.deltas = DeltaEncoder(self._constant, self._ids)
 
     def of_agent(self, name: str) -> RecordEncoder:
         """The encoder of the same stream's records while another agent talks."""
@@ -108,20 +105,16 @@ class RecordEncoder:
             time: when it was seen, Unix nanoseconds.
             extra: counts and sizes to add as attributes.
         """
-        fields = event if isinstance(event, dict) else {}
-        body = b""
-        if text_of(fields, "type").endswith(".delta"):
-            named, name = self._of_delta(direction, fields)
-            if contract.DELTA_SIZE not in extra:
-                extra = {**extra, contract.DELTA_SIZE: delta_size(fields)}
+        known = event if isinstance(event, dict) else {}
+        kind, body = contract.event_type(known.get("type")), b""
+        if text_of(known, "type").endswith(".delta"):
+            ids = [(key, text_of(known, name)) for name, key in DELTA_IDS.items()]
+            extra = {contract.DELTA_SIZE: delta_size(known), **extra}
         else:
-            kind = contract.event_type(fields.get("type"))
-            named, name = _named(direction, _ids_of(kind, fields)), _event_name(kind)
+            ids = _ids_of(kind, known)
             body = _body(event_body(event, content=self.content))
-        event_id = text_of(fields, "event_id")
-        if event_id:
-            named += _event_id(contract.identifier(event_id))
-        return self._record(body, named, name, seq, time, extra)
+        ids = [*ids, (contract.EVENT_ID, text_of(known, "event_id"))]
+        return self._record(body, named_ids(direction, ids), event_name(kind), seq, time, extra)
 
     def fact(
         self,
@@ -140,8 +133,8 @@ class RecordEncoder:
             (contract.CALL_ID, about.get("call_id", "")),
             (contract.TOOL_NAME, contract.term(about.get("tool_name", "")) or ""),
         ]
-        named = _named(Direction.EMITTER, ids)
-        return self._record(_body(fact_body(body)), named, _event_name(fact), seq, time, extra)
+        named = named_ids(Direction.EMITTER, ids)
+        return self._record(_body(fact_body(body)), named, event_name(fact), seq, time, extra)
 
     def log(self, log: ToolLog, *, seq: int, time: int) -> bytes:
         """An ordinary log record of the stream: no event name, the message as its body.
@@ -152,29 +145,19 @@ class RecordEncoder:
         ids = self._ids
         if log.span is not None and log.span.trace_id.to_bytes(16, "big") == self.stream.trace_id:
             ids = _ids(log.span.trace_flags.sampled, self.stream.trace_id, log.span.span_id.to_bytes(8, "big"))
-        attributes = [self._constant, _seq(seq), _TEXTS[contract.CALL_ID](contract.identifier(log.call_id))]
+        call_id = contract.identifier(log.call_id)
+        attributes = [self._constant, NUMBERS[contract.SEQ](seq), TEXTS[contract.CALL_ID](call_id)]
         attributes += [wire.attribute(key, _bounded(value)) for key, value in log.attributes.items()]
         severity = wire.unsigned(2, log.severity_number) + wire.text(3, log.severity_text)
         body = _body(_bounded(log.message))
-        head, tail = _TIME.pack(_TIME_TAG, time), _TIME.pack(_OBSERVED_TAG, time)
-        return b"".join((head, severity, body, *attributes, ids, tail))
+        when = stamp(time)
+        return b"".join((TIME_TAG, when, severity, body, *attributes, ids, OBSERVED_TAG, when))
 
     def _record(self, body: bytes, named: bytes, name: bytes, seq: int, time: int, extra: Mapping[str, int]) -> bytes:
-        counts = b"".join([_number(key, value) for key, value in extra.items()]) if extra else b""
-        head, tail = _TIME.pack(_TIME_TAG, time), _TIME.pack(_OBSERVED_TAG, time)
-        return b"".join((head, body, self._constant, named, _seq(seq), counts, self._ids, tail, name))
-
-    def _of_delta(self, direction: Direction, fields: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        """The attributes and the name that a delta shares with the others of its part."""
-        kind = fields["type"]
-        part = (direction, kind, text_of(fields, "item_id"), text_of(fields, "response_id"), text_of(fields, "call_id"))
-        known = self._remembered.get(part)
-        if known is None:
-            if len(self._remembered) >= _MAX_REMEMBERED:
-                self._remembered.clear()
-            ids = zip((contract.ITEM_ID, contract.RESPONSE_ID, contract.CALL_ID), part[2:], strict=True)
-            known = self._remembered[part] = _named(direction, ids), _event_name(contract.event_type(kind))
-        return known
+        when = stamp(time)
+        counts = [number(key, value) for key, value in extra.items()]
+        attributes = (self._constant, named, NUMBERS[contract.SEQ](seq), *counts)
+        return b"".join((TIME_TAG, when, body, *attributes, self._ids, OBSERVED_TAG, when, name))
 
 
 def export_request(resource: bytes, scope_name: str, records: Iterable[bytes], *, schema_url: str = "") -> bytes:
@@ -188,13 +171,18 @@ def export_request(resource: bytes, scope_name: str, records: Iterable[bytes], *
         records: serialized LogRecords.
         schema_url: the resource's schema.
     """
-    framed = [wire.delimited(1, wire.text(1, scope_name))]
-    for record in records:
-        framed += (b"\x12", wire.varint(len(record)), record)
-    resource_logs = wire.delimited(1, resource) + wire.delimited(2, b"".join(framed))
-    if schema_url:
-        resource_logs += wire.text(3, schema_url)
-    return wire.delimited(1, resource_logs)
+    return framed_request(resource, scope_name, map(framed, records), schema_url=schema_url)
+
+
+def framed_request(resource: bytes, scope_name: str, records: Iterable[bytes], *, schema_url: str = "") -> bytes:
+    """As `export_request`, around records that are framed already, one or several in a piece."""
+    # In one piece at the end: to copy a request takes as long as to make some hundred of its records.
+    pieces = [wire.delimited(1, wire.text(1, scope_name)), *records]
+    before, behind = wire.delimited(1, resource), wire.text(3, schema_url) if schema_url else b""
+    length = sum(map(len, pieces))
+    head = wire.head(2, length)
+    whole = wire.head(1, len(before) + len(head) + length + len(behind))
+    return b"".join([whole, before, head, *pieces, behind])
 
 
 def delta_size(fields: Mapping[str, Any]) -> int:
@@ -202,16 +190,10 @@ def delta_size(fields: Mapping[str, Any]) -> int:
     delta = fields.get("delta")
     if not isinstance(delta, str):
         return 0
-    return decoded_size(delta) if text_of(fields, "type").endswith("audio.delta") else len(delta)
+    return decoded_size(delta) if is_audio(text_of(fields, "type")) else len(delta)
 
 
-def text_of(fields: Any, key: str) -> str:
-    """The string under a key; "" if there is none, or no object."""
-    value = fields.get(key) if isinstance(fields, dict) else None
-    return value if isinstance(value, str) else ""
-
-
-def _ids_of(kind: str, fields: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+def _ids_of(kind: str, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The ids that an event names, and the tool: attribute and value, "" where the event has none."""
     item, response = fields.get("item"), fields.get("response")
     ids = [
@@ -227,21 +209,6 @@ def _ids_of(kind: str, fields: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
     elif kind in {"session.created", "session.updated"}:
         ids.append((contract.SESSION_ID, text_of(fields.get("session"), "id")))
     return ids
-
-
-def _named(direction: Direction, ids: Iterable[tuple[str, str]]) -> bytes:
-    """The attributes of a direction and of ids; those that are "" have none."""
-    present = [_TEXTS[key](contract.identifier(value)) for key, value in ids if value]
-    return _TEXTS[contract.DIRECTION](direction) + b"".join(present)
-
-
-def _number(key: str, value: int) -> bytes:
-    encode = _NUMBERS.get(key)
-    return wire.attribute(key, value) if encode is None else encode(value)
-
-
-def _event_name(kind: str) -> bytes:
-    return wire.text(12, contract.EVENT_PREFIX + kind)
 
 
 def _constant_attributes(stream: Stream, events_only: bool, agent_name: str) -> bytes:

@@ -65,7 +65,13 @@ def fact_body(body: Mapping[str, Any]) -> str:
 
 def decoded_size(encoded: str) -> int:
     """The bytes that a base64 string stands for."""
-    return max(0, len(encoded) * 3 // 4 - encoded.count("=", -2))
+    return unpadded(len(encoded), encoded[-2:])
+
+
+def unpadded(length: int, ending: str) -> int:
+    """The bytes that so many characters of base64 stand for, of which the last two are given."""
+    size = length * 3 // 4
+    return max(0, size - ending.count("=")) if "=" in ending else size
 
 
 def _first_that_fits(copies: Iterable[_Copy], value: Any, kind: str) -> str:

@@ -22,21 +22,21 @@ from opentelemetry import context as otel_context
 
 from realtime_otel import environment
 from realtime_otel.contract import Fact
-from realtime_otel.entries import Entry, FactEntry, Marker, Queued, Source
+from realtime_otel.entries import Entry, FactEntry, Group, Marker, Queued, Source
 from realtime_otel.guard import failed, guarded, logger, nothing, warn_at_times, warn_once
 from realtime_otel.otlp import Answer, Client, LogsClient, Outcome
 from realtime_otel.queue import MAX_QUEUE_BYTES, Backlog, Intake
-from realtime_otel.records import export_request
+from realtime_otel.records import framed_request
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 HEARTBEAT_SECONDS: Final = 15
 EXIT_SECONDS: Final = 2.0
 
 _LINGER_SECONDS: Final = 0.2
-_BURST: Final = 32
+_BURST: Final = 512
+_BURST_SECONDS: Final = 0.0005
 _BREATH_SECONDS: Final = 0.0005
-_RECORDS_PER_REQUEST: Final = 512
-_FRAME_BYTES: Final = 16
+_FRAMES_BYTES: Final = 64
 _RETRY_SECONDS: Final = (0.1, 5.0)
 _CLOSING_SECONDS: Final = 0.2
 _SUPPRESS_KEY = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
@@ -164,33 +164,34 @@ class Worker:
 
     @guarded(nothing)
     def _work(self) -> None:
-        self._beat()
         self._encode()
+        self._beat()
         while not self._stopped and self._send():
             self._encode()
             time.sleep(_BREATH_SECONDS)
 
     def _beat(self) -> None:
         for source in list(self._open):
-            if source.now() - source.last_noted >= HEARTBEAT_SECONDS * 1_000_000_000:
+            if source.now() - source.time >= HEARTBEAT_SECONDS * 1_000_000_000:
                 self.intake.put(FactEntry(source, Fact.HEARTBEAT, {}))
 
     def _encode(self) -> None:
         """Encode what was noted until now."""
-        left = len(self.intake)
+        left, until = len(self.intake), time.monotonic() + _BURST_SECONDS
         while left > 0:
             for entry in self.intake.take(min(left, _BURST)):
-                if _encoded(entry):
+                if _is_encoded(entry):
                     self._overflow(self._backlog.add(entry))
                 else:
                     self.intake.drop(entry)
+                if time.monotonic() > until:
+                    time.sleep(_BREATH_SECONDS)
+                    until = time.monotonic() + _BURST_SECONDS
             left -= _BURST
-            if left > 0:
-                time.sleep(_BREATH_SECONDS)
 
     def _overflow(self, dropped: list[Queued]) -> None:
         for gone in dropped:
-            if isinstance(gone, Entry) and gone.is_last:
+            if isinstance(gone, Entry) and gone.ends:
                 # What goes last has to go, so nothing is left of this stream, nor room for a statement about it.
                 self.intake.forget(gone.source)
                 warn_at_times("forgotten", "realtime-otel: too many streams wait for the collector; forgetting some")
@@ -242,18 +243,18 @@ class Worker:
         """The oldest records, and before them what is known to be lost."""
         self._backlog.put_first(self.intake.take_drops())
         entries: list[Queued] = []
-        groups: dict[tuple[bytes, str, str], list[bytes]] = {}
+        groups: dict[Group, list[bytes]] = {}
         size = 0
-        while (entry := self._backlog.first()) is not None and len(entries) < _RECORDS_PER_REQUEST:
-            size += len(entry.data) + _FRAME_BYTES
+        while (entry := self._backlog.first()) is not None:
+            size += len(entry.data)
             if isinstance(entry, Entry):
-                group = (entry.source.resource, entry.scope, entry.source.schema_url)
-                size += 0 if group in groups else sum(map(len, group)) * 2 + 4 * _FRAME_BYTES
+                group = entry.group
+                size += 0 if group in groups else sum(map(len, group)) * 2 + _FRAMES_BYTES
                 if entries and size > MAX_REQUEST_BYTES:
                     break
                 groups.setdefault(group, []).append(entry.data)
             entries.append(self._backlog.pop())
-        parts = [export_request(resource, scope, of, schema_url=url) for (resource, scope, url), of in groups.items()]
+        parts = [framed_request(of.resource, of.scope, data, schema_url=of.schema_url) for of, data in groups.items()]
         return _Request(b"".join(parts), entries) if entries else None
 
     def _backoff(self) -> float:
@@ -265,9 +266,8 @@ class Worker:
 
 
 @guarded(failed)
-def _encoded(entry: Queued) -> bool:
-    entry.encode()
-    return True
+def _is_encoded(entry: Queued) -> bool:
+    return entry.encode()
 
 
 # --- The process's workers ----------------------------------------------------------------------------------------

@@ -38,9 +38,14 @@ def _tag(number: int, wire_type: int) -> bytes:
     return varint(number << 3 | wire_type)
 
 
+def head(number: int, length: int) -> bytes:
+    """What stands before so many bytes of a field of bytes, a string or an embedded message."""
+    return _tag(number, _LENGTH) + varint(length)
+
+
 def delimited(number: int, data: bytes) -> bytes:
     """A field of bytes, a string or an embedded message."""
-    return _tag(number, _LENGTH) + varint(len(data)) + data
+    return head(number, len(data)) + data
 
 
 def text(number: int, value: str) -> bytes:

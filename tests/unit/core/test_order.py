@@ -166,7 +166,7 @@ def test_what_the_emitter_states_of_its_drops_is_understood() -> None:
     records = beats(12)
     for seq in (3, 4, 5, 8, 10):
         source.drops.add(seq, records[seq].time)
-    statements = decoded([request([DropEntry(source, ranges).data for ranges in source.drops.take()])])
+    statements = decoded([request([DropEntry(source, ranges).record() for ranges in source.drops.take()])])
     kept = [record for record in records if record.seq not in (3, 4, 5, 8, 10)]
 
     for arrived in ([*kept, *statements], [*statements, *kept], [*kept[:3], *statements, *kept[3:]]):

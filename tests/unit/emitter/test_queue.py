@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.realtime import ConversationItemCreateEvent, RealtimeConversationItemFunctionCallOutput
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
 
 from realtime_otel import contract
 from realtime_otel.contract import Direction, Fact
 from realtime_otel.entries import (
+    DELTA_WEIGHT,
     OVERHEAD,
     DropEntry,
     Drops,
@@ -43,9 +44,26 @@ def entry_of(source: Source, rank: Rank = Rank.EVENT, weight: int = 0, event: An
 
 
 def encoded(entries: Sequence[Queued]) -> list[LogRecord]:
-    for entry in entries:
-        entry.encode()
-    return [LogRecord.FromString(entry.data) for entry in entries]
+    return [record for entry in kept(entries) for record in records_of(entry)]
+
+
+def kept(entries: Sequence[Queued]) -> list[Queued]:
+    """Those of the entries that have something to send."""
+    return [entry for entry in entries if entry.encode()]
+
+
+def encoded_from(intake: Intake, most: int = 1000) -> list[Queued]:
+    """What the worker takes, and keeps."""
+    taken = intake.take(most)
+    left = kept(taken)
+    for entry in taken:
+        if entry not in left:
+            intake.drop(entry)
+    return left
+
+
+def records_of(entry: Queued) -> Sequence[LogRecord]:
+    return ScopeLogs.FromString(entry.data).log_records
 
 
 def seqs(entries: Sequence[Queued]) -> list[int]:
@@ -93,7 +111,7 @@ def test_nothing_comes_after_the_last_entry_of_a_stream() -> None:
     intake.close(FactEntry(source, Fact.STREAM_CLOSED, {}, rank=Rank.KEPT))
     intake.put(entry_of(source))
 
-    assert seqs(intake.take(10)) == [0, 1]
+    assert seqs(encoded_from(intake)) == [0, 1]
 
 
 def test_a_full_intake_refuses_deltas_before_other_events_and_never_the_ends_of_a_stream() -> None:
@@ -101,12 +119,28 @@ def test_a_full_intake_refuses_deltas_before_other_events_and_never_the_ends_of_
     for rank in [Rank.DELTA] * 9 + [Rank.EVENT] * 5 + [Rank.KEPT] * 2:
         intake.put(entry_of(source, rank))
 
-    taken = intake.take(100)
+    taken = encoded_from(intake)
     assert [entry.rank for entry in taken] == [Rank.DELTA] * 7 + [Rank.EVENT] * 3 + [Rank.KEPT] * 2
     (stated,) = intake.take_drops()
     assert ranges_of(stated) == [[8, 8], [12, 13]]
     assert stated.seq == 7
     assert intake.take_drops() == []
+
+
+def test_deltas_that_a_full_intake_refuses_are_stated_where_they_were_seen() -> None:
+    source, intake = source_of(), Intake(12 * DELTA_WEIGHT)
+    delta = (source, source.now(), "x.delta", None, None, None, None, 0, "")
+    for _ in range(20):
+        intake.put_delta(delta)
+    intake.put(entry_of(source))
+    intake.put_delta(delta)
+
+    records = [record for entry in encoded_from(intake) for record in records_of(entry)]
+
+    assert [attributes_of(record)[contract.SEQ] for record in records] == [*range(9), 20]
+    assert [ranges_of(stated) for stated in intake.take_drops()] == [[[10, 19], [21, 21]]]
+    intake.put_delta(delta)
+    assert len(intake.take(10)) == 1
 
 
 def test_what_was_taken_makes_room() -> None:
@@ -119,7 +153,7 @@ def test_what_was_taken_makes_room() -> None:
 
 
 def ranges_of(stated: DropEntry) -> Any:
-    return json.loads(LogRecord.FromString(stated.data).body.string_value)["ranges"]
+    return json.loads(records_of(stated)[0].body.string_value)["ranges"]
 
 
 @given(st.permutations(range(30)), st.integers(0, 30))
@@ -142,14 +176,14 @@ def test_the_statement_of_drops_stands_in_the_place_of_the_first() -> None:
     source, intake = source_of(), Intake(PLENTY)
     for _ in range(4):
         intake.put(entry_of(source))
-    entries = intake.take(4)
+    entries = encoded_from(intake)
     for entry in entries[1:3]:
         intake.drop(entry)
     intake.close(FactEntry(source, Fact.STREAM_CLOSED, {}, rank=Rank.KEPT))
 
     (stated,) = intake.take_drops()
 
-    record = LogRecord.FromString(stated.data)
+    (record,) = records_of(stated)
     assert record.event_name == "openai.realtime.emitter.records_dropped"
     assert attributes_of(record)[contract.SEQ] == 1
     assert record.time_unix_nano == entries[1].time  # type: ignore[attr-defined]
@@ -191,7 +225,7 @@ def test_what_a_backlog_keeps_stays_in_order(order: list[Rank], room: int) -> No
     source, intake = source_of(), Intake(PLENTY)
     for rank in order:
         intake.put(entry_of(source, rank))
-    for entry in intake.take(100):
+    for entry in encoded_from(intake):
         backlog.add(entry)
 
     kept = []
@@ -230,10 +264,11 @@ def test_a_marker_takes_room_as_long_as_it_is_there() -> None:
     for _ in range(2):
         intake.mark(Marker())
     intake.put(entry_of(source_of()))
+    encoded_from(intake)
     assert len(intake.take_drops()) == 1
 
-    intake.take(2)
     intake.put(entry_of(source_of()))
+    encoded_from(intake)
     assert intake.take_drops() == []
 
 
@@ -241,10 +276,12 @@ def test_nothing_is_stated_of_a_stream_that_is_forgotten() -> None:
     source, intake = source_of(), Intake(0)
     for _ in range(3):
         intake.put(entry_of(source))
+    assert encoded_from(intake) == []
     intake.forget(source)
 
     assert intake.take_drops() == []
     intake.put(entry_of(source))
+    assert encoded_from(intake) == []
     assert [entry.seq for entry in intake.take_drops()] == [3]
 
 
@@ -267,9 +304,9 @@ def test_a_note_that_is_interrupted_by_another_shares_no_number_with_it() -> Non
     for _ in range(3):
         intake.put(entry_of(source))
 
-    taken = intake.take(10)
-    assert sorted(seqs(taken)) == [0, 1, 2, 3]
-    times = [record.time_unix_nano for record in encoded(taken)]
+    records = encoded(intake.take(10))
+    assert [attributes_of(record)[contract.SEQ] for record in records] == [0, 1, 2, 3]
+    times = [record.time_unix_nano for record in records]
     assert times == sorted(times)
 
 
@@ -281,7 +318,7 @@ def test_a_note_that_is_interrupted_by_the_end_of_its_stream_does_not_follow_it(
     (last,) = intake.take(10)
     assert last.rank == Rank.KEPT
     assert isinstance(last, Entry)
-    assert last.is_last
+    assert last.ends
 
 
 def test_a_model_of_pydantic_is_read_when_it_is_encoded() -> None:
