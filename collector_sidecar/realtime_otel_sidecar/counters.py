@@ -60,10 +60,10 @@ class Letter(StrEnum):
 
 
 LETTERS: Final[dict[str, str]] = {
-    "refused by the collector:": Letter.REFUSED_BY_COLLECTOR,
-    "a span cannot be encoded:": Letter.UNENCODABLE_SPAN,
-    "a journal row cannot be read:": Letter.UNREADABLE_JOURNAL,
-    "a state cannot be read:": Letter.UNREADABLE_STATE,
+    "refused by the collector": Letter.REFUSED_BY_COLLECTOR,
+    "a span cannot be encoded": Letter.UNENCODABLE_SPAN,
+    "a journal row cannot be read": Letter.UNREADABLE_JOURNAL,
+    "a state cannot be read": Letter.UNREADABLE_STATE,
 }
 """How the reasons of dead letters begin that are none of a `Rejection`, and no sentence about the contract."""
 REJECTIONS: Final = frozenset(Rejection)

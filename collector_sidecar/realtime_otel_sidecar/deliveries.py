@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
 
 from .store.rows import Delivered, OutboxRow
 from .telemetry.latencies import Latencies
@@ -22,10 +24,15 @@ class Deliveries:
         """When each row was taken in, and when the first of its spans ended."""
 
     def note(self, put: Iterable[OutboxRow], left: Iterable[Delivered]) -> None:
-        """What one commit has put into the outbox; and what has left it, in the order in which it was put there."""
-        for row in left:
-            self._latencies.delivery.record(_seconds(row.at - row.taken), {})
-            self._latencies.span.record(_seconds(row.at - min(self._ended(row.taken), row.taken)), {})
+        """What one commit has put into the outbox; and what has left it, in the order in which it was put there.
+
+        Of what was sent together, the oldest counts: a value for each row would cost more than it tells.
+        """
+        for at, rows in groupby(left, key=attrgetter("at")):
+            taken = [row.taken for row in rows]
+            oldest = min(map(self._ended, taken))
+            self._latencies.delivery.record(_seconds(at - min(taken)), {})
+            self._latencies.span.record(_seconds(at - min(oldest, *taken)), {})
         self._waiting.extend((row.taken, row.ended) for row in put)
 
     def _ended(self, taken: int) -> int:

@@ -167,7 +167,8 @@ _amount(
 )  # fmt: skip
 _histogram(
     "record.delay",
-    "From an event, by its emitter's clock, to when it was taken in here; of the first record of each request.",
+    "From an event, by its emitter's clock, to when it was taken in here; of the first record of each "
+    "transaction.",
     "record", AGE_BOUNDS,
 )  # fmt: skip
 _gauge("silence", "s", "Since a record of any agent came, or since the start.", Sources.silence)
@@ -232,11 +233,13 @@ _counter(
     Sources.decided, DECISION,
 )  # fmt: skip
 _histogram(
-    "span.delay", "From when a span had settled to when the collector had it.", "delivery", AGE_BOUNDS,
+    "span.delay", "From when a span had settled to when the collector had it; of spans that were sent together, the "
+    "oldest.",
+    "delivery", AGE_BOUNDS,
 )  # fmt: skip
 _histogram(
-    "span.age", "From a span's end, by its emitter's clock, to when the collector had it; of spans that settled "
-    "together, the oldest. Until a span settles, 2 s are as they should be. "
+    "span.age", "From a span's end, by its emitter's clock, to when the collector had it; of spans that were "
+    "sent together, the oldest. Until a span settles, 2 s are as they should be. "
     "With `export=closed`, from its conversation's end.",
     "span", AGE_BOUNDS,
 )  # fmt: skip
@@ -263,7 +266,7 @@ _gauge("outbox.age", "s", "How long the oldest of them has waited; 0 if none wai
 _amount(
     "journal.length", "{row}", "Requests, and decisions of its own, in the journal.", lambda of: len(of.parts.journal)
 )
-_amount("journal.usage", "By", "What they take.", lambda of: of.parts.journal.size)
+_amount("journal.usage", "By", "Their bytes as they came, which are stored packed.", lambda of: of.parts.journal.size)
 _gauge("journal.age", "s", "How old the oldest of them is; 0 if there is none.", Sources.journal_age)
 _histogram(
     "commit.duration", "Of a transaction, its sync included. Of one that failed, with SQLite's name of the error.",
