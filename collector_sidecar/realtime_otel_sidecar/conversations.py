@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -110,6 +111,12 @@ class Conversations:
     def remembered(self) -> tuple[int, int]:
         """Streams that have ended and are remembered, and bytes of what is kept of them."""
         return len(self._stitcher.tombstones), self._stitcher.tombstones.size
+
+    def open_spans(self) -> Iterator[Span]:
+        """What the spans of open streams are so far, of those that have not left (`Stitcher.open_spans`)."""
+        for key in self.open:
+            with suppress(msgspec.DecodeError):  # found, and said, when the stream is asked for
+                yield from self._stitcher.open_spans(key)
 
     # --- What comes in -------------------------------------------------------------------------------------------
 

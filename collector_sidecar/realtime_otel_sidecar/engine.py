@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -40,6 +40,8 @@ from .store.rows import Batch, DeadLetter, JournalRow, Sent, pack_keys, pack_out
 from .telemetry.latencies import Latencies
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 IDLE_SECONDS = 0.5
 """How often a quiet engine looks at the clock and at what was sent."""
@@ -108,6 +110,8 @@ class Engine:
         """Outbox rows that the collector is done with, as the sender says; the engine takes them out."""
         self._problems: deque[tuple[str, int]] = deque()
         """What the sender has told of the collector since the last commit."""
+        self._questions: deque[Callable[[], None]] = deque()
+        """What others want to read between two groups."""
         self._unsaved: Batch | None = None
         self._wiped = time.monotonic()
         self._written = False
@@ -155,6 +159,22 @@ class Engine:
     def report_damage(self, error: sqlite3.Error) -> None:
         """The sender has found that the database is damaged: `run` fails."""
         self._damage = error
+
+    def look(self, read: Callable[[Conversations], T]) -> Future[T]:
+        """Have the conversations read between two groups, by the engine's thread; a quiet one takes `IDLE_SECONDS`.
+
+        What ``read`` raises is the future's. After the end of `run`, or at it, there may be no answer.
+        """
+        answer: Future[T] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(read(self._conversations))
+            except Exception as error:
+                answer.set_exception(error)
+
+        self._questions.append(ask)
+        return answer
 
     def stop(self) -> None:
         """Ask `run` to commit what waits, to checkpoint every stream and to return."""
@@ -244,6 +264,8 @@ class Engine:
             while not stopping:
                 group, stopping = self._next_group()
                 self._turn(group)
+                while self._questions:
+                    self._questions.popleft()()
             self._checkpoint_all()
         except Exception as error:
             if is_corrupt(error):

@@ -9,11 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+import grpc
 
 from . import credentials
 from .config import Settings
+from .conversations import Conversations
 from .engine import Engine
 from .metering import Told
 from .otlp.metrics_sender import MetricsConnection, MetricsSender
@@ -26,6 +31,8 @@ from .telemetry.sources import Sources
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 GRACE_SECONDS = 5.0
 """For requests that wait for their commit when the sidecar is asked to stop."""
 METRICS_SECONDS = 1.0
@@ -36,13 +43,15 @@ WATCH_SECONDS = 0.1
 class Sidecar:
     """A sidecar that has taken up what its data directory holds. ``port`` is the receiver's.
 
+    ``others``: services that the receiver offers besides its own.
+
     Raises:
         SettingsError: a file that is named in the settings cannot be used.
         StoreError: the data directory cannot be used.
         RuntimeError: the address cannot be bound.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, others: Sequence[grpc.GenericRpcHandler] = ()) -> None:
         self._settings = settings
         self._latencies = Latencies()
         listen, endpoint = credentials.of_listen(settings), credentials.of_endpoint(settings)
@@ -67,7 +76,7 @@ class Sidecar:
         )
         try:
             self._engine.recover()
-            self._receiver = Receiver(settings, self._engine.submit, listen, self._latencies)
+            self._receiver = Receiver(settings, self._engine.submit, listen, self._latencies, others)
         except BaseException:
             self._sender.stop(0)
             self._metrics_sender.stop(0)
@@ -93,6 +102,10 @@ class Sidecar:
         endpoint = self._settings.endpoint
         about = {"event": "listening", "host": host, "port": self.port, "endpoint": endpoint}
         logger.info("listening on %s:%d, sending to %s", host, self.port, endpoint, extra=about)
+
+    def look(self, read: Callable[[Conversations], T]) -> Future[T]:
+        """See `Engine.look`."""
+        return self._engine.look(read)
 
     def watch(self, stop: threading.Event) -> bool:
         """Keep the health service true until ``stop`` is set; False if the sidecar failed before that."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import threading
 from typing import TYPE_CHECKING
 
 from .. import logs
 from ..config import SettingsError, add_flags, settings_from
-from . import fail
+from . import fail, stop_on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def _run(flags: argparse.Namespace) -> int:
     from ..store.folder import StoreError
 
     stop = threading.Event()
-    _stop_on_signals(stop)
+    stop_on_signals(stop)
     try:
         sidecar = Sidecar(settings)
     except (SettingsError, StoreError, RuntimeError) as error:
@@ -44,15 +43,3 @@ def _run(flags: argparse.Namespace) -> int:
         return fail(str(error))
     with sidecar:
         return 0 if sidecar.watch(stop) else 1
-
-
-def _stop_on_signals(stop: threading.Event) -> None:
-    """The first signal asks for a clean stop; a second one ends the process at once."""
-
-    def ask(_number: int, _frame: object) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
-        stop.set()
-
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, ask)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -71,7 +71,7 @@ class Unusable(Exception):
 
 
 class Receiver:
-    """A gRPC server on ``settings.listen`` (port 0 takes a free one, see ``port``).
+    """A gRPC server on ``settings.listen`` (port 0 takes a free one, see ``port``); ``others``: its further services.
 
     Raises:
         RuntimeError: the address cannot be bound.
@@ -83,6 +83,7 @@ class Receiver:
         submit: Callable[[Pending], None],
         credentials: Credentials = Credentials(),  # noqa: B008 - it is frozen
         latencies: Latencies | None = None,
+        others: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
         self._submit = submit
         self._latencies = latencies or Latencies()
@@ -115,7 +116,8 @@ class Receiver:
         export: grpc.RpcMethodHandler[bytes, ExportLogsServiceResponse] = grpc.stream_unary_rpc_method_handler(
             self._export, response_serializer=ExportLogsServiceResponse.SerializeToString
         )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(LOGS_SERVICE, {"Export": export}),))
+        own = grpc.method_handlers_generic_handler(LOGS_SERVICE, {"Export": export})
+        self._server.add_generic_rpc_handlers((own, *others))
         if credentials.tls:
             self.port = self._server.add_secure_port(settings.listen, server_credentials(credentials.tls))
         else:

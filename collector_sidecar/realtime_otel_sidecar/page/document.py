@@ -22,9 +22,12 @@ ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\N{LINE SEPAR
 """What could end a script element, or a line of JavaScript."""
 
 
-def document(conversations: Sequence[dict[str, Any]], *, live: bool = False) -> str:
-    """The page with these conversations in it (`view.view`); ``live``: it asks the server it came from for them."""
-    data = escaped({"live": live, "conversations": list(conversations)})
+def document(conversations: Sequence[dict[str, Any]], *, live: bool = False, endpoint: str = "") -> str:
+    """The page with these conversations in it (`view.view`).
+
+    ``live``: it asks the server it came from for them; while there are none, it says that agents send to ``endpoint``.
+    """
+    data = escaped({"live": live, "endpoint": endpoint, "conversations": list(conversations)})
     title = "Conversations" if live or len(conversations) != 1 else f"Conversation {conversations[0]['trace']}"
     parts = {
         "policy": policy(live=live),

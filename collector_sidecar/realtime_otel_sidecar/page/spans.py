@@ -24,6 +24,8 @@ ROLES: Final = {
 }
 """By the operation of a span: its part in the conversation. Any other span is `OTHER`, an application's own."""
 OTHER: Final = "other"
+STILL_NANOSECONDS: Final = 90_000_000_000
+"""A conversation of which nothing came for so long, not even a heartbeat, does not go on before one's eyes."""
 LARGEST: Final = 1e12
 """Of what is a time, a length or a count here."""
 EXACT: Final = range(-(2**53), 2**53 + 1)
@@ -72,7 +74,8 @@ class Seen:
 def traces(requests: Iterable[ExportTraceServiceRequest], now: int = 0) -> dict[str, list[Seen]]:
     """The spans by their trace's id, each trace in the order of a tree: parents before children, by their start.
 
-    Of spans with the same ids the last one counts. ``now``: where open spans end; 0 for the newest time of their trace.
+    Of spans with the same ids the last one counts. ``now``: where open spans end; without it, and if nothing came for
+    long, at the newest time of their trace.
     """
     found: dict[str, dict[bytes, Seen]] = {}
     for seen in _all(requests):
@@ -107,9 +110,10 @@ def _seen(span: Span, resource: Mapping[str, Any], scope: str) -> Seen:
 
 def _end_open(spans: Iterable[Seen], now: int) -> None:
     newest = max((seen.end for seen in spans), default=0)
+    end = now if 0 <= now - newest <= STILL_NANOSECONDS else newest
     for seen in spans:
         if seen.is_open:
-            seen.end = max(seen.start, now or newest)
+            seen.end = max(seen.start, end)
 
 
 def _in_order(spans: dict[bytes, Seen]) -> list[Seen]:

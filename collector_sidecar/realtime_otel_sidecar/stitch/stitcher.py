@@ -12,10 +12,11 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from realtime_otel import contract
 
+from .build import part_span, session_span
 from .events import DELTAS
 from .order import Order
 from .parked import Both, Parking
@@ -224,6 +225,26 @@ class Stitcher:
         lanes = [lane for stream in list(self.streams.values()) for lane in list(stream.order.lanes.values())]
         parked = [count for parked in self.parked.values() for count in parked.held]
         return parked + [count for lane in lanes if (count := len(lane.held))]
+
+    def open_spans(self, key: str) -> list[Span]:
+        """What the spans of an open stream that have not left are so far, the session's last; to look at only.
+
+        A span without a close reason is still open; its end is the time of the newest event that named it. There are
+        none of a stream that is not known, or not sampled.
+
+        Raises:
+            msgspec.DecodeError: the stream was parked, and its state cannot be read.
+        """
+        stream, parked = self.streams.get(key), self.parked.get(key)
+        if parked is not None:
+            stream = _decoder.decode(parked.snapshot)  # for this look: it stays parked
+        if stream is None or not stream.session.sampled:
+            return []
+        session, order = stream.session, stream.order
+        spans = [structs.replace(part_span(session, part), end=part.end or part.last) for part in session.parts.all()]
+        missing, dropped = order.missing - stream.missing, order.dropped - stream.dropped
+        so_far = structs.replace(session, records_missing=missing, records_dropped=dropped)
+        return [*spans, structs.replace(session_span(so_far), end=max(session.started, session.last))]
 
     # --- Checkpoints ---------------------------------------------------------------------------------------------
 

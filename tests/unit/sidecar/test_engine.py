@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,36 @@ def test_other_settings_after_a_crash_put_nothing_out_again(tmp_path: Path) -> N
         assert len(found) == len(dict(found))
         assert dict(found).keys() == stitched(requests, ended=True).keys()
         assert before.items() <= dict(found).items()
+
+
+# --- Looking --------------------------------------------------------------------------------------------------------
+
+
+def test_a_look_is_answered_between_two_groups_on_the_engines_own_thread(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.take(conversation("a").request(0, 5))
+        answer = rig.engine.look(lambda conversations: (threading.current_thread(), list(conversations.open_spans())))
+        thread, spans = answer.result(TIMEOUT)
+    assert thread is not threading.current_thread()
+    assert [span.name for span in spans][-1].startswith("realtime_session")
+
+
+def test_a_look_that_fails_is_its_own_failure(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        with pytest.raises(ZeroDivisionError):
+            rig.engine.look(lambda _conversations: 1 // 0).result(TIMEOUT)
+        rig.take(conversation("a").request())
+        assert not rig.engine.failed
+
+
+def test_a_look_sees_every_stream_that_is_sampled_also_after_a_restart(tmp_path: Path) -> None:
+    one, other, unsampled = conversation("a"), conversation("b"), conversation("c", sampled=False)
+    seen = []
+    with Rig(tmp_path) as rig:
+        rig.take(*(each.request(0, 5) for each in (one, other, unsampled)))
+        seen.append(rig.engine.look(lambda conversations: list(conversations.open_spans())).result(TIMEOUT))
+    with Rig(tmp_path) as rig:  # where all streams are parked, and stay so
+        seen.append(rig.engine.look(lambda conversations: list(conversations.open_spans())).result(TIMEOUT))
+        assert rig.engine.parts.conversations.open
+    assert {span.trace_id for span in seen[0]} == {one.stream.trace_id, other.stream.trace_id}
+    assert seen[0] == seen[1]

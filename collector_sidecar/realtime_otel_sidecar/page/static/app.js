@@ -167,17 +167,16 @@ async function route() {
 async function renew() {
   const wanted = decodeURIComponent(location.hash.slice(1));
   try {
-    const answer = await fetch(wanted ? `conversations/${encodeURIComponent(wanted)}` : "conversations", { cache: "no-cache" });
+    const answer = await fetch(wanted ? `conversations/${encodeURIComponent(wanted)}` : "conversations", { cache: "no-store" });
     if (answer.status === 404 && wanted) {
       location.hash = "";
       return;
     }
     if (!answer.ok) throw new Error(answer.statusText);
-    const data = await answer.json();
+    const text = await answer.text();
     if (wanted !== decodeURIComponent(location.hash.slice(1))) return; // the reader has gone on meanwhile
-    const version = JSON.stringify(data);
-    const same = version === shown.version && shown.connected;
-    Object.assign(shown, { connected: true, version, [wanted ? "conversation" : "list"]: data });
+    const same = text === shown.text && shown.connected;
+    Object.assign(shown, { connected: true, text, [wanted ? "conversation" : "list"]: JSON.parse(text) });
     if (!same) draw();
   } catch {
     if (shown.connected) {

@@ -6,7 +6,7 @@ const COLUMNS = [
   ["Length", "number", (each) => lasting(each.length)],
   ["Turns", "number", (each) => each.counts.turns],
   ["Tools", "number", (each) => each.counts.tools],
-  ["Response", "number", (each) => (each.wait ? lasting(each.wait.median) : "—")],
+  ["Response time", "number", (each) => (each.wait ? lasting(each.wait.median) : "—")],
   ["Interruptions", "number", (each) => each.counts.interruptions],
   ["Errors", "number", (each) => each.counts.errors],
   ["Tokens", "number", (each) => `${each.counts.input_tokens.toLocaleString("en")} → ${each.counts.output_tokens.toLocaleString("en")}`],
@@ -44,6 +44,8 @@ function state(each) {
 function invitation() {
   return el("div", { class: "card empty" },
     el("h2", {}, "Waiting for a conversation"),
-    el("p", {}, "Give an agent one line, and start it with the endpoint that the terminal shows:"),
+    el("p", {}, "Start an agent that is observed with this in its environment:"),
+    el("pre", { tabindex: "0" }, `export OTEL_EXPORTER_OTLP_ENDPOINT=${given.endpoint}`),
+    el("p", {}, "One line in it is all that it needs:"),
     el("pre", { tabindex: "0" }, "realtime_otel.observe(session)  # before it is entered"));
 }

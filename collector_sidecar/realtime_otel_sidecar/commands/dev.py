@@ -1,0 +1,78 @@
+"""``realtime-otel dev``: conversations on a page, while they go on."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from ..config import SettingsError, add_flag, environment_name, named, settings_from, shown_default
+from . import fail, stop_on_signals
+
+if TYPE_CHECKING:
+    from . import Commands
+
+PAGE_PORT = 4380
+KEEP = 100
+DESCRIPTION = """\
+Show conversations on a page on this machine, while they go on: a sidecar, what it needs, and the page, in one process.
+No Collector is needed. The sidecar's other settings count as well, as environment variables (REALTIME_OTEL_…).
+"""
+STATUS = "Exit status: 0 ended by a signal (Ctrl-C), 1 it could not start, or has failed, 2 used wrongly."
+
+
+def add(commands: Commands) -> None:
+    dev = commands.add_parser(
+        "dev", help="show conversations on a page, while they go on", description=DESCRIPTION, epilog=STATUS
+    )
+    dev.add_argument("--page", type=_port, default=PAGE_PORT, metavar="PORT", help="of the page (default: %(default)s)")
+    dev.add_argument(
+        "--keep", type=_count, default=KEEP, metavar="N", help="conversations to keep in memory (default: %(default)s)"
+    )
+    add_flag(dev, named("listen"), shown_default(named("listen")))
+    add_flag(dev, named("data_dir"), "a temporary folder, which goes with the process")
+    add_flag(dev, named("endpoint"), "none; with one, spans go there too, application's spans included")
+    dev.set_defaults(run=_run)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError(text)
+    return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 10_000:
+        raise ValueError(text)
+    return count
+
+
+def _run(flags: argparse.Namespace) -> int:
+    from ..dev.laptop import Laptop
+    from ..store.folder import StoreError
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    stop_on_signals(stop)
+    forward = bool(flags.endpoint or os.environ.get(environment_name(named("endpoint"))))
+    with ExitStack() as stack:
+        if not (flags.data_dir or os.environ.get(environment_name(named("data_dir")))):
+            flags.data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-otel-"))
+        if environment_name(named("tool_logs")) not in os.environ:
+            flags.tool_logs = True  # it is the developer's own tool
+        try:
+            laptop = Laptop(settings_from(flags), port=flags.page, keep=flags.keep, forward=forward)
+        except (SettingsError, StoreError, RuntimeError) as error:
+            return fail(str(error))
+        except OSError as error:
+            return fail(f"port {flags.page} cannot be had for the page: {error.strerror}; --page 0 takes a free one")
+        with laptop:
+            print(f"Conversations: {laptop.url}")
+            print(f"In the agent:  export OTEL_EXPORTER_OTLP_ENDPOINT={laptop.endpoint}", flush=True)
+            return 0 if laptop.watch(stop) else 1

@@ -1,0 +1,1 @@
+"""Everything in one process, for a laptop: a sidecar, what it sends its spans to, and the page that shows them."""
