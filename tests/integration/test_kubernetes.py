@@ -63,7 +63,8 @@ def container(installation: str, name: str) -> Manifest:
 
 
 def variables(of: Manifest) -> dict[str, str]:
-    return {one["name"]: one["value"] for one in of["env"]}
+    """Their values; of one that the pod's own fields give, the path to it."""
+    return {one["name"]: one.get("value") or one["valueFrom"]["fieldRef"]["fieldPath"] for one in of["env"]}
 
 
 def configuration(installation: str) -> Mapping[str, str]:
@@ -181,7 +182,11 @@ def test_volumes_memory_and_time_suffice_for_what_the_settings_allow() -> None:
 
 def test_the_sidecars_variables_are_settings_of_the_sidecar() -> None:
     known = {f"REALTIME_OTEL_{field.name.upper()}" for field in dataclasses.fields(Settings)}
-    assert variables(container("one", "sidecar")).keys() <= known
+    given = variables(container("one", "sidecar"))
+    assert given.keys() - known == {"POD", "OTEL_RESOURCE_ATTRIBUTES"}
+    assert given["POD"] == "metadata.name"
+    names = [each["name"] for each in container("one", "sidecar")["env"]]
+    assert names.index("POD") < names.index("OTEL_RESOURCE_ATTRIBUTES"), "or $(POD) would stay as it is"
 
 
 # --- The Collector's configuration ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from realtime_otel_sidecar import credentials
 from realtime_otel_sidecar.config import Settings
 from tests.certificates import Authority
 from tests.conversing import demo_servers, hold_conversation
+from tests.integration.scraping import scraped
 from tests.integration.secured import (
     OVERLAY,
     Chain,
@@ -66,6 +67,11 @@ def test_a_conversation_of_a_real_agent_goes_through_with_standard_settings_alon
         trace_id = hold_conversation(servers, "weather", speed=4.0, environment=environment)
     spans = chain.jaeger.wait_for_spans(trace_id, 8, timeout=30)
     assert {"realtime_session gpt-realtime", "execute_tool get_weather"} <= {span["operationName"] for span in spans}
+
+
+def test_what_the_sidecar_says_of_itself_goes_the_same_way(chain: Chain) -> None:
+    chain.wait_for(chain.send())
+    eventually(lambda: bool(scraped(chain.collector).get("realtime_otel_sidecar_span_exported_total")), timeout=40)
 
 
 def test_nobody_gets_in_who_does_not_show_all_that_is_asked_for(chain: Chain) -> None:

@@ -17,6 +17,7 @@ from realtime_otel_sidecar.config import Settings
 from realtime_otel_sidecar.credentials import of_listen
 from realtime_otel_sidecar.otlp import receiver as receiver_module
 from realtime_otel_sidecar.otlp.receiver import Receiver
+from realtime_otel_sidecar.refusals import Why
 from tests.certificates import Authority, Pair, replace
 from tests.sidecar import Client, code_of, conversation
 from tests.unit.sidecar.rig import eventually
@@ -95,6 +96,7 @@ def test_a_request_with_one_of_the_tokens_is_taken(authorization: str, guarded: 
 )
 def test_a_request_without_one_of_the_tokens_is_refused_for_good(authorization: str, guarded: Receiver) -> None:
     assert answer(guarded, authorization=authorization) is grpc.StatusCode.UNAUTHENTICATED
+    assert guarded.refusals[Why.UNAUTHENTICATED] == 1
 
 
 def test_a_request_that_is_refused_is_not_even_read(guarded: Receiver) -> None:

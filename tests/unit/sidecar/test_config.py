@@ -126,6 +126,30 @@ def test_without_flags_and_environment_the_defaults_hold() -> None:
     assert settings() == Settings()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment", "seconds"),
+    [
+        ((), {"OTEL_METRIC_EXPORT_INTERVAL": "2500"}, 2.5),
+        ((), {"OTEL_METRIC_EXPORT_INTERVAL": ""}, 15),
+        ((), {"OTEL_METRIC_EXPORT_INTERVAL": "2500", "REALTIME_OTEL_TELEMETRY_INTERVAL": "7"}, 7),
+        (("--telemetry-interval", "9"), {"OTEL_METRIC_EXPORT_INTERVAL": "2500"}, 9),
+        ((), {"OTEL_SDK_DISABLED": "true", "OTEL_METRIC_EXPORT_INTERVAL": "2500"}, 0),
+        ((), {"OTEL_SDK_DISABLED": " True "}, 0),
+        ((), {"OTEL_SDK_DISABLED": "1"}, 15),
+    ],
+)
+def test_opentelemetrys_own_variables_hold_where_ours_are_not_given(
+    arguments: tuple[str, ...], environment: dict[str, str], seconds: float
+) -> None:
+    assert settings(*arguments, environment=environment).telemetry_interval == seconds
+
+
+@pytest.mark.parametrize("value", ["often", "-1", "nan"])
+def test_an_interval_of_opentelemetrys_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"OTEL_METRIC_EXPORT_INTERVAL|telemetry_interval"):
+        settings(environment={"OTEL_METRIC_EXPORT_INTERVAL": value})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_setting_is_a_flag_and_an_environment_variable_and_the_flag_wins(name: str) -> None:
     value = OTHER_VALUES[name]

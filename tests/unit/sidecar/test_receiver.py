@@ -15,7 +15,7 @@ from realtime_otel_sidecar.config import Settings
 from realtime_otel_sidecar.engine import Pending
 from realtime_otel_sidecar.otlp import receiver as receiver_module
 from realtime_otel_sidecar.otlp.receiver import LOGS_SERVICE, Receiver
-from realtime_otel_sidecar.refusals import Unavailable
+from realtime_otel_sidecar.refusals import Unavailable, Why
 from tests.conversations import server
 from tests.sidecar import DIRECT, Client, code_of, conversation, record, retry_delay
 from tests.unit.sidecar.rig import eventually
@@ -77,15 +77,21 @@ def test_a_request_is_taken_plain_and_compressed(compression: grpc.Compression, 
     assert [pending.data for pending in engine.taken] == [REQUEST]
 
 
-def test_bytes_that_are_no_request_are_an_invalid_argument(client: Client, engine: Engine) -> None:
+def counted(receiver: Receiver) -> dict[Why, int]:
+    """Refused requests, by why."""
+    return {why: receiver.refusals[why] for why in Why if receiver.refusals[why]}
+
+
+def test_bytes_that_are_no_request_are_an_invalid_argument(receiver: Receiver, client: Client, engine: Engine) -> None:
     for data in (b"\xff\xff", REQUEST[:-5]):
         assert code_of(refusal(client, data)) is grpc.StatusCode.INVALID_ARGUMENT
     assert engine.taken == []
+    assert counted(receiver) == {Why.INVALID: 2}
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
 def test_a_request_beyond_the_limit_is_refused_for_good_also_when_it_is_small_on_the_wire(
-    compression: grpc.Compression, client: Client, engine: Engine
+    compression: grpc.Compression, receiver: Receiver, client: Client, engine: Engine
 ) -> None:
     large = bytes(40 * MEBIBYTE)
     assert len(gzip.compress(large)) < MEBIBYTE
@@ -93,6 +99,7 @@ def test_a_request_beyond_the_limit_is_refused_for_good_also_when_it_is_small_on
     assert code_of(error) is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert retry_delay(error) is None
     assert engine.taken == []
+    eventually(lambda: counted(receiver) == {Why.NO_MESSAGE: 1})
 
 
 def receiving(engine: Engine, **settings: int) -> Receiver:
@@ -119,6 +126,7 @@ def test_a_request_with_too_many_records_is_refused_for_good_and_says_which_sett
     receiver.stop(0)
     assert len(engine.taken) == 2
     assert receiver.refused_for_good.count == 3
+    assert counted(receiver) == {Why.TOO_MANY_RECORDS: 3}
     assert [each.levelname for each in caplog.records if "LOST" in each.getMessage()] == ["ERROR"], "once a minute"
 
 
@@ -146,6 +154,7 @@ def test_beyond_the_room_for_requests_that_wait_a_request_is_to_be_sent_again(
             client.send(request)
     receiver.stop(0)
     assert receiver.refused_for_now.count == 3
+    assert counted(receiver) == {Why.NO_ROOM: 3}
     assert caplog.text.count("1 MiB wait for a commit already (max_waiting_mib)") == 1
 
 
@@ -163,6 +172,7 @@ def test_a_request_that_has_waited_too_long_takes_its_room_until_it_is_committed
         engine.taken[0].done.set_result(None)
         client.send(request)
     receiver.stop(0)
+    assert counted(receiver) == {Why.COMMIT_TIMEOUT: 1, Why.NO_ROOM: 1}
 
 
 def test_clients_that_begin_a_message_and_give_up_keep_nobody_from_being_received(
@@ -199,6 +209,7 @@ def test_a_call_whose_turn_to_be_received_does_not_come_is_to_be_sent_again(
     for _ in range(receiver_module.RECEIVED):
         receiver._receiving.release()
     client.send(REQUEST)
+    assert counted(receiver) == {Why.TOO_MANY_LARGE: 1}
 
 
 @pytest.mark.parametrize("failure", ["no request", "a defect", "other services"])
@@ -226,11 +237,14 @@ def test_a_request_at_the_limit_is_taken(client: Client, engine: Engine) -> None
     assert len(engine.taken) == 1
 
 
-def test_what_the_engine_cannot_take_now_is_to_be_sent_again_after_a_while(client: Client, engine: Engine) -> None:
-    engine.error = Unavailable("the data directory cannot be written", 2.5)
+def test_what_the_engine_cannot_take_now_is_to_be_sent_again_after_a_while(
+    receiver: Receiver, client: Client, engine: Engine
+) -> None:
+    engine.error = Unavailable("the data directory cannot be written", 2.5, Why.DISK_UNWRITABLE)
     error = refusal(client, REQUEST)
     assert code_of(error) is grpc.StatusCode.UNAVAILABLE
     assert retry_delay(error) == 2.5
+    assert counted(receiver) == {Why.DISK_UNWRITABLE: 1}
 
 
 def test_a_commit_that_takes_too_long_is_to_be_sent_again(
@@ -243,11 +257,12 @@ def test_a_commit_that_takes_too_long_is_to_be_sent_again(
     assert retry_delay(error) is not None
 
 
-def test_a_defect_never_makes_a_collector_drop_the_batch(client: Client, engine: Engine) -> None:
+def test_a_defect_never_makes_a_collector_drop_the_batch(receiver: Receiver, client: Client, engine: Engine) -> None:
     engine.error = ValueError("a defect")
     error = refusal(client, REQUEST)
     assert code_of(error) is grpc.StatusCode.UNAVAILABLE, "not UNKNOWN, on which it would be dropped"
     assert retry_delay(error) is not None
+    assert counted(receiver) == {Why.INTERNAL_ERROR: 1}
 
 
 def test_only_the_records_that_break_the_contract_are_rejected(client: Client, engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sqlite3
 import threading
 import time
@@ -12,7 +13,7 @@ import grpc
 import pytest
 
 from realtime_otel_sidecar.config import Settings
-from realtime_otel_sidecar.service import Sidecar
+from realtime_otel_sidecar.service import METRICS_SECONDS, Sidecar
 from realtime_otel_sidecar.store.folder import StoreError
 from tests.sidecar import Backend, Client, code_of, conversation, interleaved, one_by_one, refused, unavailable
 from tests.unit.sidecar.rig import read_only, stitched
@@ -38,6 +39,22 @@ def test_it_says_on_which_port_it_listens(tmp_path: Path, caplog: pytest.LogCapt
     caplog.set_level(logging.INFO)
     with Sidecar(settings(tmp_path)) as sidecar:
         assert f"listening on 127.0.0.1:{sidecar.port}, sending to {NOWHERE}" in caplog.text
+
+
+def test_a_collector_that_never_answers_keeps_neither_requests_nor_the_stop_waiting(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        nobody = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        often = {"telemetry_interval": 0.05, "metrics_interval": 0.05, "drain_timeout": 0.2}
+        sidecar = Sidecar(settings(tmp_path, nobody, **often))
+        sidecar.start()
+        with Client(sidecar.port) as client:
+            for request in interleaved(THREE):
+                client.send(request, timeout=5)
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert sidecar.stop() > 0
+        assert time.monotonic() - began < 0.2 + 2 * METRICS_SECONDS + 5
+    assert [each.name for each in threading.enumerate() if "Metric" in each.name] == []
 
 
 def test_what_could_not_be_sent_is_counted_and_sent_after_the_next_start(tmp_path: Path) -> None:
