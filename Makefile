@@ -8,7 +8,7 @@ RUN := PYTHONPATH=. $(BIN)/python
 MINUTES ?= 10
 FRAMEWORKS := .cache/frameworks
 
-.PHONY: demo test check faults soak fuzz frameworks bench lint docs dashboards lock clean
+.PHONY: demo test check faults soak fuzz frameworks collectors versions bench lint docs dashboards lock clean
 
 demo: $(VENV)/demo
 	@mkdir -p .cache
@@ -46,6 +46,15 @@ bench: $(VENV)/dev
 # The examples for LiveKit and Pipecat, with the real frameworks in an environment of their own (600 MB).
 frameworks: $(VENV)/dev $(FRAMEWORKS)/ready
 	$(BIN)/python -m pytest tests/integration/test_frameworks.py
+
+# docs/collector.md on the newest and on the oldest Collector that it supports, which is built first: some minutes.
+collectors: $(VENV)/dev
+	$(RUN) -c "from tests.stack.build import ensure_oldest_collector; print(ensure_oldest_collector())"
+	$(BIN)/python -m pytest tests/integration/test_collector_docs.py
+
+# The emitter with the oldest and the newest versions of what it instruments: a quarter of an hour.
+versions: $(VENV)/dev
+	$(RUN) -m tests.versions
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from examples.demo import SpanReceiver, sidecar
 from examples.realtime_server import Scenario, serve
 from examples.realtime_server.scenario import Call, Reply
 from realtime_otel import RealtimeListener, contract
-from realtime_otel.instrumentor import RealtimeInstrumentor
+from realtime_otel.instrumentor import AGENTS, RealtimeInstrumentor
 from tests.integration.emitting import (
     attribute,
     body,
@@ -42,7 +42,10 @@ from tests.integration.realtime_clients import DEADLINE_SECONDS
 from tests.stack.otlp import LogsServer
 
 UNTOUCHED = Path(__file__).parent / "untouched"
-AGENTS = ["agents_desk.py", "openai_async.py", "openai_sync.py"]
+NEEDS_AGENTS = pytest.mark.skipif(
+    dependencies.get_dependency_conflicts([AGENTS]) is not None, reason="this version of openai-agents is not supported"
+)
+PROGRAMS = [pytest.param("agents_desk.py", marks=NEEDS_AGENTS), "openai_async.py", "openai_sync.py"]
 ASKED = Scenario(
     "asked",
     "A question in writing, one tool call, one answer",
@@ -101,7 +104,7 @@ async def stitched(program: Path, folder: Path) -> list[tuple[str, Span]]:
         receiver.stop()
 
 
-@pytest.mark.parametrize("program", AGENTS)
+@pytest.mark.parametrize("program", PROGRAMS)
 async def test_an_agent_that_was_not_changed_has_its_trace_once(program: str, tmp_path: Path) -> None:
     spans = await stitched(UNTOUCHED / program, tmp_path)
 
@@ -120,10 +123,11 @@ async def test_an_agent_that_was_not_changed_has_its_trace_once(program: str, tm
 TENANT = "attributes={'app.tenant': 'tests'}"
 CONNECT = 'client.realtime.connect(model="gpt-realtime")'
 OBSERVED_TOO = {
-    "observe(session) before it is entered": (
+    "observe(session) before it is entered": pytest.param(
         "agents_desk.py",
         "async with session:",
         [f"observe(session, {TENANT})", "async with session:"],
+        marks=NEEDS_AGENTS,
     ),
     "observe(manager) before it is entered": (
         "openai_async.py",
@@ -154,7 +158,7 @@ async def test_an_application_that_observes_too_has_one_trace_with_its_own_setti
     assert len(spans) == 4
 
 
-@pytest.mark.parametrize("program", AGENTS)
+@pytest.mark.parametrize("program", PROGRAMS)
 async def test_it_can_be_turned_off_like_every_instrumentation(program: str) -> None:
     with LogsServer() as logs:
         off = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "realtime_otel"}
@@ -224,6 +228,7 @@ async def test_a_connection_that_cannot_be_made_is_stated(
     assert [body(record)["error_type"] for record in closed] == ["ConnectionRefusedError"]
 
 
+@NEEDS_AGENTS
 async def test_a_session_that_has_a_listener_of_ours_is_not_observed_twice(
     collector: LogsServer, instrumentor: RealtimeInstrumentor
 ) -> None:
@@ -239,6 +244,7 @@ async def test_a_session_that_has_a_listener_of_ours_is_not_observed_twice(
     assert kinds(collector.records()).count("emitter.stream_opened") == 1
 
 
+@NEEDS_AGENTS
 def test_uninstrumented_classes_are_what_they_were(instrumentor: RealtimeInstrumentor) -> None:
     kinds_of: list[tuple[type[Any], str]] = [
         (RealtimeSession, "__aenter__"),
@@ -254,6 +260,7 @@ def test_uninstrumented_classes_are_what_they_were(instrumentor: RealtimeInstrum
         assert [vars(kind)[name] for kind, name in kinds_of] == before
 
 
+@NEEDS_AGENTS
 async def test_a_session_that_was_made_before_and_is_entered_after_is_observed(
     collector: LogsServer, instrumentor: RealtimeInstrumentor
 ) -> None:
@@ -268,6 +275,7 @@ async def test_a_session_that_was_made_before_and_is_entered_after_is_observed(
     assert {"session.created", "response.done"} <= set(kinds(records))
 
 
+@NEEDS_AGENTS
 def test_the_loader_finds_what_it_asks_for_here() -> None:
     assert dependencies.get_dist_dependency_conflicts(distribution("realtime-otel")) is None
     assert RealtimeInstrumentor().instrumentation_dependencies() == ["openai-agents>=0.22", "openai>=1.107"]
@@ -287,7 +295,7 @@ def test_it_is_loaded_where_a_supported_package_is_installed(
 ) -> None:
     def version(name: str) -> str:
         if name not in installed:
-            raise PackageNotFoundError(name)
+            raise dependencies.PackageNotFoundError(name)  # type: ignore[attr-defined]
         return installed[name]
 
     monkeypatch.setattr(dependencies, "version", version)

@@ -30,6 +30,7 @@ GO_LOCK = HERE.parents[1] / "requirements-go.lock"
 CACHE_VARIABLE = "REALTIME_OTEL_STACK_CACHE"
 
 BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.161.0"
+OLDEST_BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.130.0"
 # The newest `go` line among the modules of all builds. GOTOOLCHAIN=local keeps Go from downloading another Go.
 GO_NEEDED = (1, 26)
 BUILD_TIMEOUT_SECONDS = 30 * 60
@@ -60,6 +61,16 @@ class Recipe:
 def ensure_collector() -> Path:
     """The path of the Collector's binary, built if the cache does not have it."""
     return _ensure(COLLECTOR)
+
+
+def ensure_oldest_collector() -> Path:
+    """The path of the binary of the oldest Collector that docs/collector.md supports, built if the cache has it not."""
+    return _ensure(OLDEST_COLLECTOR)
+
+
+def is_oldest_collector_built() -> bool:
+    """Whether it is there without a build, which nobody has to wait for but who asks for it."""
+    return (cache_folder() / f"{OLDEST_COLLECTOR.name}-{_key(OLDEST_COLLECTOR)}").exists()
 
 
 def ensure_jaeger() -> Path:
@@ -128,10 +139,16 @@ def _build(recipe: Recipe, cache: Path, binary: Path) -> None:
         built.rename(binary)
 
 
-def _build_collector(toolchain: Toolchain, work: Path, log: Path) -> Path:
-    shutil.copy(HERE / "otelcol-builder.yaml", work)
-    _run("otelcol", [toolchain.go, "run", BUILDER, "--config", "otelcol-builder.yaml"], toolchain, work, log)
-    return work / "build" / "otelcol"
+def _collector(name: str, builder: str) -> Recipe:
+    """A Collector, made by a builder of its own version."""
+    manifest = HERE / f"{name}-builder.yaml"
+
+    def build(toolchain: Toolchain, work: Path, log: Path) -> Path:
+        shutil.copy(manifest, work)
+        _run(name, [toolchain.go, "run", builder, "--config", manifest.name], toolchain, work, log)
+        return work / "build" / "otelcol"
+
+    return Recipe(name, (manifest,), build)
 
 
 def _tool(name: str, package: str, *, module: str = "", tags: str = "") -> Recipe:
@@ -157,7 +174,8 @@ def _tool(name: str, package: str, *, module: str = "", tags: str = "") -> Recip
     return Recipe(name, (folder / "go.mod", folder / "go.sum"), build, tags)
 
 
-COLLECTOR = Recipe("otelcol", (HERE / "otelcol-builder.yaml",), _build_collector)
+COLLECTOR = _collector("otelcol", BUILDER)
+OLDEST_COLLECTOR = _collector("otelcol-oldest", OLDEST_BUILDER)
 JAEGER = _tool("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger")
 # Without the discovery of targets in thirty clouds, whose clients would be most of the build.
 PROMETHEUS = _tool("prometheus", "github.com/prometheus/prometheus/cmd/prometheus", tags="remove_all_sd")

@@ -295,13 +295,18 @@ def start_collector(
     config: Path = SHIPPED_CONFIG,
     overlays: Sequence[Path] = (),
     environment: Mapping[str, str] | None = None,
+    binary: Path | None = None,
 ) -> Collector:
     """Start the Collector, its queue and its log in `folder`; `overlays` are merged over `config`, in their order."""
     variables = collector_environment(folder, sidecar_endpoint, traces_endpoint) | dict(environment or {})
     files = [word for file in (config, *overlays) for word in ("--config", file)]
     health = f"http://{variables['OTELCOL_HEALTH_ENDPOINT']}"
     process = Process(
-        "collector", [ensure_collector(), *files], folder / "collector.log", lambda: answers_http(health), variables
+        "collector",
+        [binary or ensure_collector(), *files],
+        folder / "collector.log",
+        lambda: answers_http(health),
+        variables,
     )
     process.start()
     return Collector(process, variables)
