@@ -47,7 +47,12 @@ def test_both_pages_say_how_long_and_how_much_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, "backends.md", "dashboards.md", "kubernetes.md", "looking.md", "versioning.md"]
+LINKING: Final = (
+    *PAGES, "backends.md", "dashboards.md", "kubernetes.md", "looking.md", "runbook.md", "versioning.md",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("page", LINKING)
 )
 def test_the_links_of_the_page_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https://)([^)#]*)(?:#([a-z0-9-]+))?\)", (DOCS / page).read_text("utf-8"))

@@ -36,7 +36,7 @@ SCENARIOS: Final = sorted((ROOT / "tests" / "scenarios" / "streams").glob("*.jso
 DEMO: Final = ("weather", "parallel-calls", "barge-in", "hang-up", "failing-tool", "mcp", "handoff")
 """Scenarios of the scripted server."""
 AGENT: Final = "voice-agent"
-SHORT: Final = ("--metrics-interval", "0.5", "--gap-wait", "1")
+SHORT: Final = ("--metrics-interval", "0.5", "--telemetry-interval", "0.5", "--gap-wait", "1")
 """Of the sidecar's times, as Prometheus' are."""
 SECOND: Final = 10**9
 
@@ -139,10 +139,21 @@ def shipped_flags() -> list[str]:
 
 @contextmanager
 def running(
-    folder: Path, *flags: str, rules: Sequence[Path] = RULES, overlays: Sequence[Path] = (), traces: str = ""
+    folder: Path,
+    *flags: str,
+    rules: Sequence[Path] = RULES,
+    overlays: Sequence[Path] = (),
+    traces: str = "",
+    stitched: str = "",
 ) -> Iterator[Chain]:
-    """Start everything. `flags`: more of the sidecar's; `traces`: where the Collector sends spans, if not to Jaeger."""
-    listen, stitched = address(), address()
+    """Start everything.
+
+    Args:
+        flags: more of the sidecar's.
+        traces: where the Collector sends spans, if not to Jaeger.
+        stitched: where the Collector takes what the sidecar sends, if that matters.
+    """
+    listen, stitched = address(), stitched or address()
     with ExitStack() as stack:
         jaeger = stack.enter_context(start_jaeger(folder))
         prices = ROOT / "examples" / "prices.yaml"
