@@ -46,14 +46,12 @@ def test_both_pages_say_how_long_and_how_much_is_kept() -> None:
     assert {name for name, _ in stated("privacy.md")} >= {*KEPT} - {"outbox_mib", "history_mib"}
 
 
-@pytest.mark.parametrize(
 LINKING: Final = (
     *PAGES, "backends.md", "dashboards.md", "kubernetes.md", "looking.md", "runbook.md", "versioning.md",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("page", LINKING)
-)
 def test_the_links_of_the_page_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https://)([^)#]*)(?:#([a-z0-9-]+))?\)", (DOCS / page).read_text("utf-8"))
     assert links

@@ -12,3 +12,6 @@ GROUPS: Final[list[dict[str, Any]]] = [group for path in RULES for group in yaml
 EXPRESSIONS: Final = [rule["expr"] for group in GROUPS for rule in group["rules"]]
 RECORDED: Final = [rule["record"] for group in GROUPS for rule in group["rules"] if "record" in rule]
 ALERTS: Final = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
+
+ONLY_AFTER_A_FAILURE: Final = {"exporter:otelcol_failed_items:sum"}
+"""What has no series as long as all is well; the test of its failure looks at it."""

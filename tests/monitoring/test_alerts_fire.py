@@ -23,7 +23,7 @@ from tests.conversations import Conversation, server
 from tests.monitoring import runbook
 from tests.monitoring.chain import AGENT, RULES, SECOND, Chain, eventually, running, scenario
 from tests.monitoring.relay import RejectingRelay
-from tests.monitoring.rules import ALERTS
+from tests.monitoring.rules import ALERTS, ONLY_AFTER_A_FAILURE
 from tests.sidecar import Client, record
 from tests.stack.processes import ROOT, address
 
@@ -174,6 +174,7 @@ def test_losses_and_what_has_no_room_are_told(tmp_path: Path) -> None:
                 chain.send(conversation([*talk.opened(), *talk.session()], f"crowd-{number}", ago=1.0))
             chain.send(conversation(SLOW, "slow"))
             assert_fire(chain, names)
+            assert all(chain.prometheus.query(record) for record in ONLY_AFTER_A_FAILURE)
             follow(tmp_path, chain, names)
 
 
