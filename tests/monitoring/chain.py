@@ -81,6 +81,11 @@ class Chain:
         recording = record(talk.weather_call(), name, service=AGENT, started=time.time_ns() - 60 * SECOND)
         self.send(recording.request(0, 4), recording.request(5))
 
+    def second_half(self, name: str = "moved") -> None:
+        """A conversation that has begun at another sidecar."""
+        recording = record(talk.weather_call(), name, service=AGENT, started=time.time_ns() - 60 * SECOND)
+        self.send(recording.request(len(recording.records) // 2))
+
     def eventually(self, expression: str, *, timeout: float = 60.0) -> list[dict[str, Any]]:
         """The series of a query, as soon as it has any."""
         found: list[dict[str, Any]] = eventually(lambda: self.prometheus.query(expression), expression, timeout=timeout)

@@ -20,7 +20,7 @@ import yaml
 
 from tests import conversations as talk
 from tests.conversations import Conversation, server
-from tests.monitoring import runbook
+from tests.monitoring import boards, runbook
 from tests.monitoring.chain import AGENT, RULES, SECOND, Chain, eventually, running, scenario
 from tests.monitoring.relay import RejectingRelay
 from tests.monitoring.rules import ALERTS, ONLY_AFTER_A_FAILURE
@@ -175,6 +175,8 @@ def test_losses_and_what_has_no_room_are_told(tmp_path: Path) -> None:
             chain.send(conversation(SLOW, "slow"))
             assert_fire(chain, names)
             assert all(chain.prometheus.query(record) for record in ONLY_AFTER_A_FAILURE)
+            for query in (query for query in boards.asked() if query.needs_failure):
+                assert chain.prometheus.query(query.expression), query
             follow(tmp_path, chain, names)
 
 

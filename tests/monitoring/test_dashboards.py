@@ -11,12 +11,15 @@ import pytest
 import yaml
 
 from deploy.grafana.source.__main__ import DASHBOARDS, FOLDER, rendered
-from realtime_otel_sidecar.metrics.instruments import INSTRUMENTS, Kind
+from docs.generate.telemetry import prometheus_name
+from realtime_otel_sidecar.metrics.instruments import INSTRUMENTS, Instrument, Kind
+from realtime_otel_sidecar.telemetry import instruments as telemetry
 from tests.monitoring import boards
 from tests.stack.processes import ROOT
 
 SOURCES: Final = ROOT / "deploy" / "grafana" / "provisioning" / "datasources"
 EACH = pytest.mark.parametrize("path", boards.FILES, ids=lambda path: path.stem)
+SHOWN: Final = " ".join(query.expression for query in boards.asked())
 UNITS: Final = {"s": "_seconds", "1": "_ratio"}
 
 
@@ -66,11 +69,16 @@ def test_links_lead_to_dashboards_and_searches_that_there_are(path: Any) -> None
             assert url.startswith("http://localhost:16686")
 
 
-def test_every_instrument_is_on_some_panel() -> None:
-    shown = " ".join(query.expression for query in boards.asked())
-    for instrument in INSTRUMENTS:
-        name = instrument.name.replace(".", "_")
-        unit = UNITS.get(instrument.unit, "")
-        name += unit if not name.endswith(unit) else ""
-        name += {Kind.COUNTER: "_total", Kind.HISTOGRAM: "_", Kind.GAUGE: "{"}[instrument.kind]
-        assert name in shown, instrument.name
+@pytest.mark.parametrize("instrument", INSTRUMENTS, ids=lambda instrument: instrument.name)
+def test_every_instrument_is_on_some_panel(instrument: Instrument) -> None:
+    """What a conversation is measured by."""
+    name = instrument.name.replace(".", "_")
+    unit = UNITS.get(instrument.unit, "")
+    name += unit if not name.endswith(unit) else ""
+    name += {Kind.COUNTER: "_total", Kind.HISTOGRAM: "_", Kind.GAUGE: "{"}[instrument.kind]
+    assert name in SHOWN, "add it to deploy/grafana/source"
+
+
+@pytest.mark.parametrize("instrument", telemetry.INSTRUMENTS, ids=lambda instrument: instrument.name)
+def test_every_instrument_of_the_sidecar_is_on_some_panel(instrument: telemetry.Instrument) -> None:
+    assert prometheus_name(instrument).rstrip("*") in SHOWN, "add it to deploy/grafana/source"

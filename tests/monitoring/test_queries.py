@@ -12,11 +12,20 @@ import pytest
 from tests.monitoring import boards, rules
 from tests.monitoring.boards import Asked
 from tests.monitoring.chain import Chain, eventually
+from tests.stack.processes import ROOT
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
 ASKED: Final = list(boards.asked())
-EACH_QUERY = pytest.mark.parametrize("query", ASKED, ids=lambda query: f"{query.board}-{query.panel}")
+ALWAYS: Final = [query for query in ASKED if not query.needs_failure]
+EACH_QUERY = pytest.mark.parametrize("query", ALWAYS, ids=lambda query: f"{query.board}-{query.panel}")
+INDICATORS: Final = dict(
+    re.findall(
+        r"^\| ([^|`]+) \| `([^`]+)` \|$",
+        (ROOT / "docs" / "metrics.md").read_text("utf-8").split("### Service level indicators")[1],
+        re.MULTILINE,
+    )
+)
 WITH_EXEMPLARS: Final = [query for query in ASKED if query.exemplars]
 
 
@@ -46,6 +55,11 @@ def test_the_points_of_a_panel_lead_to_traces_that_are_there(query: Asked, watch
 @pytest.mark.parametrize("record", sorted({*rules.RECORDED} - rules.ONLY_AFTER_A_FAILURE))
 def test_each_recording_rule_records_something(record: str, watched: Chain) -> None:
     eventually(lambda: numbers(watched.prometheus.query(record)), record, timeout=20)
+
+
+@pytest.mark.parametrize("indicator", INDICATORS)
+def test_each_indicator_of_the_documentation_has_a_value(indicator: str, watched: Chain) -> None:
+    eventually(lambda: numbers(watched.prometheus.query(INDICATORS[indicator])), indicator, timeout=20)
 
 
 @pytest.mark.parametrize("path", boards.FILES, ids=lambda path: path.stem)

@@ -70,8 +70,10 @@ def share(part: str, whole: str) -> str:
     return f"({part} or 0 * {whole}) / {whole}"
 
 
-def quantiles(histogram: str, where: str = OF_MODEL) -> list[Query]:
-    return [Query(quantile(of, histogram, where), f"{of * 100:g} %", exemplars=of == QUANTILES[1]) for of in QUANTILES]
+def quantiles(histogram: str, where: str = OF_MODEL, *, exemplars: bool = True) -> list[Query]:
+    """Three of them. The exemplars of one are those of all."""
+    shown = QUANTILES[1] if exemplars else None
+    return [Query(quantile(of, histogram, where), f"{of * 100:g} %", exemplars=of == shown) for of in QUANTILES]
 
 
 def _by(labels: str) -> str:
