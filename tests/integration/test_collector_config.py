@@ -219,7 +219,7 @@ def test_the_metrics_of_two_sidecars_stay_apart(collector: Collector) -> None:
         send_metrics(collector.stitched_endpoint, [counter(number)], resource)
     lines = [line for line in collector.metrics().splitlines() if line.startswith("turns_total{")]
     assert len(lines) == 2
-    assert sorted(line.rsplit(" ", 1)[1] for line in lines) == ["1", "2"]
+    assert sorted(line.rsplit(" ", 2)[1] for line in lines) == ["1", "2"]
     assert all("openai_realtime_stitcher_id=" in line and 'job="voice-agent"' in line for line in lines)
 
 
