@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import traceback
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +21,7 @@ from typing import Any, Final, TypeAlias
 TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 SEVERITIES: Final = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 """What OpenTelemetry calls otherwise than Python (logs data model, short names of severities)."""
+QUIET_SECONDS: Final = 60.0
 RESERVED: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What each record has anyway."""
 
@@ -39,9 +41,9 @@ class JsonFormatter(logging.Formatter):
     """``time``, ``severity``, ``logger``, ``message``, then the fields; of an exception what OpenTelemetry asks for."""
 
     def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        written = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
         line: dict[str, Any] = {
-            "time": time.replace("+00:00", "Z"),
+            "time": written.replace("+00:00", "Z"),
             "severity": SEVERITIES.get(record.levelname, record.levelname),
             "logger": record.name,
             "message": record.getMessage(),
@@ -65,6 +67,25 @@ def _exception(thrown: Thrown) -> dict[str, str]:
         "exception.message": str(error),
         "exception.stacktrace": "".join(traceback.format_exception(kind, error, trace)),
     }
+
+
+class Quiet:
+    """Lets a line be written at once, and then once a minute: nobody must be able to fill the log. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._untold = 0
+        self._until = 0.0
+
+    def add(self, count: int = 1) -> int:
+        """There was reason for it so often; returns how often since it was written last, 0 if it is not to be now."""
+        with self._lock:
+            self._untold += count
+            now = time.monotonic()
+            if now < self._until:
+                return 0
+            told, self._untold, self._until = self._untold, 0, now + QUIET_SECONDS
+        return told
 
 
 def configure(log_format: str) -> None:

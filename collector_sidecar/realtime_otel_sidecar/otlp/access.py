@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hmac
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import grpc
 
 from ..credentials import Fresh, Pem, Tokens
+from ..logs import Quiet
 from ..refusals import Refusals, Why
 
 logger = logging.getLogger(__name__)
 
 OPEN: Final = "/grpc.health.v1.Health/"
 """Probes carry no token, and learn nothing but whether requests are taken."""
-QUIET_SECONDS = 60.0
-"""From one message about refused requests to the next."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -32,10 +29,7 @@ class TokenGate(grpc.ServerInterceptor):
         self._refusals = refusals
         # As a stream: a single message would be received and decompressed, of any size that is allowed, to be refused.
         self._refusal: Handler = grpc.stream_unary_rpc_method_handler(self._refuse)
-        self._lock = threading.Lock()
-        self._refused = 0
-        """Since the last message in the log."""
-        self._quiet_until = 0.0
+        self._quiet = Quiet()
 
     def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Handler | None], call: grpc.HandlerCallDetails
@@ -58,19 +52,10 @@ class TokenGate(grpc.ServerInterceptor):
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the request carries no token that is known here")
 
     def _log_refusal(self, peer: str) -> None:
-        """The first at once, the rest counted: whoever is refused must not be able to fill the log."""
-        with self._lock:
-            self._refused += 1
-            now = time.monotonic()
-            if now < self._quiet_until:
-                return
-            count, self._refused, self._quiet_until = self._refused, 0, now + QUIET_SECONDS
-        logger.warning(
-            "refused %d requests without a token of listen_token_file, the last from %s",
-            count,
-            peer,
-            extra={"event": "requests_refused", "reason": str(Why.UNAUTHENTICATED), "count": count, "peer": peer},
-        )
+        if count := self._quiet.add():
+            about = {"event": "requests_refused", "reason": str(Why.UNAUTHENTICATED), "count": count, "peer": peer}
+            said = "refused %d requests without a token of listen_token_file, the last from %s"
+            logger.warning(said, count, peer, extra=about)
 
 
 def server_credentials(tls: Fresh[Pem]) -> grpc.ServerCredentials:

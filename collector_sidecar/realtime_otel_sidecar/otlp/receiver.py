@@ -32,13 +32,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 from ..config import Settings
 from ..credentials import Credentials
 from ..engine import Pending
-from ..refusals import Refusals, Unavailable, Why
+from ..logs import Quiet
+from ..refusals import FOR_GOOD, Refusals, Unavailable, Why
 from ..stitch.record import Record
 from ..telemetry.latencies import Latencies
 from .access import TokenGate, server_credentials
 from .counting import SMALLEST_RECORD, count_records
 from .decode import Broken, decode_request
-from .room import Room, Tally
+from .room import Room
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,16 @@ COMMIT_SECONDS = 60.0
 TLS_CONNECTION_SECONDS = 600.0
 """Certificates are looked at when a connection is made. So it is made anew now and then, or one that was let in once
 would stay, whatever became of its certificate or of the authority. Calls that are under way may end before."""
+
+
+TOLD = {
+    Why.TOO_MANY_RECORDS: logging.ERROR,
+    Why.INVALID: logging.ERROR,
+    Why.NO_ROOM: logging.WARNING,
+    Why.TOO_MANY_LARGE: logging.WARNING,
+    Why.COMMIT_TIMEOUT: logging.WARNING,
+}
+"""What the log says of refused requests, and nobody else has said: with which severity."""
 
 
 class Unusable(Exception):
@@ -92,11 +103,8 @@ class Receiver:
         self._max_records = settings.max_records_per_request
         self._receiving = threading.BoundedSemaphore(RECEIVED)
         self.room = Room(settings.max_waiting_mib * MIB)
-        most, room = f"{self._max_records} records (max_records_per_request)", f"{settings.max_waiting_mib} MiB"
-        self.refused_for_good = Tally(logging.ERROR, Why.TOO_MANY_RECORDS, f"LOST, each of them has more than {most}")
-        self.refused_for_now = Tally(
-            logging.WARNING, Why.NO_ROOM, f"{room} wait for a commit already (max_waiting_mib)"
-        )
+        self._quiet = {why: Quiet() for why in Why}
+        self._quiet_on_broken = Quiet()
         self._health = HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(HANDLERS, thread_name_prefix="receiver"),
@@ -144,7 +152,7 @@ class Receiver:
             with self._latencies.request.timed():
                 return self._take(data)
         except Unusable as error:
-            self.refusals.add(error.why)
+            self._refuse(error.why, str(error))
             context.abort(error.code, str(error))
         except Exception as error:
             context.abort_with_status(rpc_status.to_status(self._not_now(error)))
@@ -156,8 +164,15 @@ class Receiver:
             about = {"event": "request_failed"}
             logger.exception("a request could not be taken in; the client will send it again", extra=about)
             error = Unavailable("internal error", 5.0)
-        self.refusals.add(error.why)
+        self._refuse(error.why, str(error))
         return _retry(str(error), error.retry_after)
+
+    def _refuse(self, why: Why, reason: str) -> None:
+        self.refusals.add(why)
+        if (level := TOLD.get(why)) and (count := self._quiet[why].add()):
+            about = {"event": "requests_refused", "reason": str(why), "count": count}
+            lost = "LOST, " if why in FOR_GOOD else ""
+            logger.log(level, "%d requests were refused: %s%s", count, lost, reason, extra=about)
 
     def _receive(self, requests: Iterator[bytes]) -> bytes:
         """The call's message, for which there is room."""
@@ -173,7 +188,6 @@ class Receiver:
             self._receiving.release()
         if data is None:  # or it was too large, which gRPC has answered
             raise Unusable(Why.NO_MESSAGE, grpc.StatusCode.INVALID_ARGUMENT, "the call ended without a message")
-        self.refused_for_now.add()
         reason = "there is no room for more requests that wait for a commit (max_waiting_mib)"
         raise Unavailable(reason, why=Why.NO_ROOM)
 
@@ -200,7 +214,6 @@ class Receiver:
         most = self._max_records
         try:
             if len(data) > SMALLEST_RECORD * most and count_records(data, most) > most:  # small ones are not counted
-                self.refused_for_good.add()
                 reason = f"more than {most} log records in one request (max_records_per_request)"
                 raise Unusable(Why.TOO_MANY_RECORDS, grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
             decoded = decode_request(data, self._limits)
@@ -210,16 +223,13 @@ class Receiver:
         records = [one for one in decoded if isinstance(one, Record)]
         return Pending(data, records, [one for one in decoded if isinstance(one, Broken)])
 
-    @staticmethod
-    def _answer(broken: list[Broken]) -> ExportLogsServiceResponse:
+    def _answer(self, broken: list[Broken]) -> ExportLogsServiceResponse:
         if not broken:
             return ExportLogsServiceResponse()
-        logger.warning(
-            "%d records break the contract, and are kept among the dead letters; the first: %s",
-            len(broken),
-            broken[0].reason,
-            extra={"event": "records_broken", "count": len(broken), "reason": broken[0].reason},
-        )
+        if count := self._quiet_on_broken.add(len(broken)):
+            about = {"event": "records_broken", "count": count, "reason": broken[0].reason}
+            said = "%d records break the contract, and are kept among the dead letters; one of them: %s"
+            logger.warning(said, count, broken[0].reason, extra=about)
         rejected = ExportLogsPartialSuccess(rejected_log_records=len(broken), error_message=broken[0].reason)
         return ExportLogsServiceResponse(partial_success=rejected)
 

@@ -125,7 +125,6 @@ def test_a_request_with_too_many_records_is_refused_for_good_and_says_which_sett
         client.send(REQUEST)
     receiver.stop(0)
     assert len(engine.taken) == 2
-    assert receiver.refused_for_good.count == 3
     assert counted(receiver) == {Why.TOO_MANY_RECORDS: 3}
     assert [each.levelname for each in caplog.records if "LOST" in each.getMessage()] == ["ERROR"], "once a minute"
 
@@ -153,9 +152,8 @@ def test_beyond_the_room_for_requests_that_wait_a_request_is_to_be_sent_again(
         for _ in range(5):
             client.send(request)
     receiver.stop(0)
-    assert receiver.refused_for_now.count == 3
     assert counted(receiver) == {Why.NO_ROOM: 3}
-    assert caplog.text.count("1 MiB wait for a commit already (max_waiting_mib)") == 1
+    assert caplog.text.count("no room for more requests that wait for a commit (max_waiting_mib)") == 1
 
 
 def test_a_request_that_has_waited_too_long_takes_its_room_until_it_is_committed(
@@ -263,6 +261,18 @@ def test_a_defect_never_makes_a_collector_drop_the_batch(receiver: Receiver, cli
     assert code_of(error) is grpc.StatusCode.UNAVAILABLE, "not UNKNOWN, on which it would be dropped"
     assert retry_delay(error) is not None
     assert counted(receiver) == {Why.INTERNAL_ERROR: 1}
+
+
+def test_who_breaks_the_contract_with_each_record_does_not_fill_the_log(
+    receiver: Receiver, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = request_of(put(SEQ, TEXT))
+    for _ in range(5):
+        client.send(broken)
+    receiver._quiet_on_broken._until = 0.0  # as after a minute
+    client.send(broken + broken)
+    said = [each for each in caplog.records if "break the contract" in each.getMessage()]
+    assert [vars(each)["count"] for each in said] == [1, 6]
 
 
 def test_only_the_records_that_break_the_contract_are_rejected(client: Client, engine: Engine) -> None:
