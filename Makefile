@@ -8,7 +8,7 @@ RUN := PYTHONPATH=. $(BIN)/python
 MINUTES ?= 10
 FRAMEWORKS := .cache/frameworks
 
-.PHONY: demo test check faults soak fuzz frameworks collectors versions bench lint docs dashboards lock clean
+.PHONY: demo test check faults soak fuzz frameworks collectors versions bench lint docs screenshots dashboards lock clean
 
 demo: $(VENV)/demo
 	@mkdir -p .cache
@@ -69,6 +69,10 @@ docs: $(VENV)/dev
 # Grafana's dashboards, from deploy/grafana/source.
 dashboards: $(VENV)/dev
 	$(RUN) -m deploy.grafana.source
+
+# The pictures of the documentation, of real conversations; needs Chromium. Not exactly the same ones each time.
+screenshots: $(VENV)/dev
+	$(RUN) -m docs.generate.pictures
 
 # Hash-pinned for every platform and Python, without addresses. An installation needs nothing that is not listed.
 lock: $(VENV)/dev

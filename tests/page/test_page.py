@@ -60,7 +60,7 @@ def test_tools_that_ran_side_by_side_are_above_one_another(here: Opened) -> None
 
 
 def test_an_interruption_shows_where_it_cut_and_what_was_not_heard(here: Opened) -> None:
-    assert texts(here, ".bar-of.unheard") == ["heard 3.0 s of 6.0 s"]
+    assert texts(here, ".bar-of.unheard") == ["heard 3.0 of 6.0 s"]
     cut = here.box(".line.cut")
     assert cut["x"] == pytest.approx(here.box(".bar-of.unheard")["x"], abs=2)
     assert "barge-in" in here.page.locator(".tree .row.user").nth(1).inner_text()
@@ -119,7 +119,7 @@ def test_a_click_shows_all_that_is_known_of_a_span(here: Opened) -> None:
     for text in (
         calls.CORRECTION,
         "Interrupts",
-        "heard 3.0 s of 6.0 s",
+        "heard 3.0 of 6.0 s",
         "interrupts Agent at",
         "openai.realtime.item.id",
     ):

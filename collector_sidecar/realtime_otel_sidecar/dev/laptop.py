@@ -15,7 +15,6 @@ from typing import Any, Self
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ..config import Settings
-from ..conversations import Conversations
 from ..credentials import of_endpoint
 from ..otlp.connection import Connection
 from ..otlp.encode import encode_spans
@@ -28,6 +27,7 @@ from ..stitch.spans import Span
 from .pages import Pages
 from .shelf import Shelf
 from .sink import Sink
+from .under_way import UnderWay
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Laptop:
 
     def __init__(self, settings: Settings, *, port: int, keep: int, forward: bool) -> None:
         self._shelf = Shelf(keep)
+        self._under_way = UnderWay()
         self._keep = keep
         self._told: dict[bytes, tuple[int, Any]] = {}
         """Of each conversation that is not open, its version and its summary: most do not change from look to look."""
@@ -83,7 +84,7 @@ class Laptop:
 
     def summaries(self) -> list[dict[str, Any]]:
         """The newest conversations in a line each (`page.summary`), the oldest first."""
-        now, still = time.time_ns(), self._open_spans(None)
+        now, still = time.time_ns(), self._open_spans()
         told: dict[bytes, tuple[int, Any]] = {}
         versions = dict(self._shelf.conversations())
         for trace_id in {**versions, **still}:
@@ -103,17 +104,15 @@ class Laptop:
         except ValueError:
             return None
         # First what is open: what settles meanwhile is in both, and its last word counts.
-        still = self._open_spans(trace_id)
+        still = self._open_spans()
         found = view([*_open(still, trace_id), *self._shelf.get(trace_id)], time.time_ns())
         return found[0] if found else None
 
-    def _open_spans(self, trace_id: bytes | None) -> Mapping[bytes, list[Span]]:
-        """By trace, the spans that have not left; ``trace_id``: only of this one."""
-        asked: Future[Mapping[bytes, list[Span]]] = self._sidecar.look(
-            lambda conversations: _still_open(conversations, trace_id)
-        )
+    def _open_spans(self) -> Mapping[bytes, list[Span]]:
+        """By trace, the spans that have not left, or are under way."""
+        asked: Future[list[Span]] = self._sidecar.look(lambda conversations: list(conversations.open_spans()))
         try:
-            return asked.result(LOOK_SECONDS)
+            return self._under_way.add(asked.result(LOOK_SECONDS))
         except NoAnswer:
             return {}
         except Exception:  # a defect of ours: what has settled can still be shown
@@ -144,14 +143,6 @@ def _sending_to(endpoint: str) -> dict[str, Any]:
         **nothing, "endpoint_token_in_clear": False, "endpoint": endpoint,
         "metrics_interval": 0.0, "telemetry_interval": 0.0,
     }  # fmt: skip
-
-
-def _still_open(conversations: Conversations, trace_id: bytes | None) -> Mapping[bytes, list[Span]]:
-    found: dict[bytes, list[Span]] = {}
-    for span in conversations.open_spans():
-        if trace_id in (None, span.trace_id):
-            found.setdefault(span.trace_id, []).append(span)
-    return found
 
 
 def _open(still: Mapping[bytes, list[Span]], trace_id: bytes) -> list[ExportTraceServiceRequest]:

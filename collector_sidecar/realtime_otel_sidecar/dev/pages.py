@@ -7,6 +7,8 @@ response say the same.
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -14,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
 from ..page.document import document, escaped, policy
+
+logger = logging.getLogger(__name__)
 
 HOST: Final = "127.0.0.1"
 IDLE_SECONDS: Final = 30.0
@@ -62,6 +66,11 @@ class _Server(ThreadingHTTPServer):
     find: Find
     page: bytes
     hosts: set[str]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A reader who has gone is no error; anything else is a defect of ours."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            logger.exception("internal error: a request for the page is not answered", extra={"event": "page_failed"})
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -49,8 +49,8 @@ function facts(conversation, span) {
 function interruption(cut) {
   const said = { before_audio: "before its audio", generating: "while it was generated", generated: "when it was generated, and still played" }[cut.phase] || "an answer";
   if (cut.heard === null || cut.heard === undefined) return said;
-  const of = cut.generated === null || cut.generated === undefined ? "" : ` of ${tenths(cut.generated)}`;
-  return `${said}; heard ${tenths(cut.heard)}${of}`;
+  if (cut.generated === null || cut.generated === undefined) return `${said}; heard ${tenths(cut.heard)}`;
+  return `${said}; heard ${(cut.heard / 1000).toFixed(1)} of ${tenths(cut.generated)}`;
 }
 
 function tokens(span) {

@@ -42,5 +42,5 @@ function spoken(span) {
   return parts.join(", ");
 }
 
-const cutWords = ({ audio }) => `heard ${tenths(audio.heard - audio.start)} of ${tenths(audio.end - audio.start)}`;
+const cutWords = ({ audio }) => `heard ${((audio.heard - audio.start) / 1000).toFixed(1)} of ${tenths(audio.end - audio.start)}`;
 const tenths = (ms) => `${(ms / 1000).toFixed(1)} s`;

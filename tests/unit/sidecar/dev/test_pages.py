@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,6 +101,33 @@ def test_a_head_has_no_body(pages: Pages) -> None:
     status, headers, body = ask(pages, "/conversations/ab", "HEAD")
     assert (status, body) == (200, b"")
     assert int(headers["content-length"]) > 0
+
+
+def test_a_reader_who_goes_away_is_no_error_and_a_defect_is_said(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked, gone = threading.Event(), threading.Event()
+
+    def large() -> object:
+        asked.set()
+        gone.wait(10)
+        return "x" * 50_000_000
+
+    served = Pages(0, large, lambda _trace: 1 // 0, "")
+    served.start()
+    try:
+        with socket.create_connection(("127.0.0.1", port(served)), timeout=10) as raw:
+            raw.sendall(b"GET /conversations HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port(served))
+            assert asked.wait(10)
+        gone.set()
+        assert ask(served, "/")[0] == 200
+        assert caplog.text == ""
+        with pytest.raises(http.client.RemoteDisconnected):
+            ask(served, "/conversations/ab")
+        assert "ZeroDivisionError" in caplog.text
+    finally:
+        served.stop()
+    assert capfd.readouterr().err == ""
 
 
 def test_it_is_on_loopback_only(pages: Pages) -> None:
