@@ -22,11 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .commands import check, dev, explain, health, replay, sidecar
+    from .commands import adopt, check, dev, explain, health, replay, sidecar
 
     parser = argparse.ArgumentParser(prog="realtime-otel", description="Traces of OpenAI Realtime conversations.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (sidecar, dev, check, explain, replay, health):
+    for command in (sidecar, dev, check, explain, replay, health, adopt):
         command.add(commands)
     return parser
 

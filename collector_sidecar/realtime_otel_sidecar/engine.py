@@ -283,6 +283,19 @@ class Engine:
             self._refuse(group)
             self._refuse_waiting()
 
+    def come_to_rest(self, silent: Iterable[str]) -> None:
+        """Instead of `run`: end these streams as if they had fallen silent, and checkpoint all.
+
+        Raises:
+            sqlite3.Error: that is not on disk.
+        """
+        batch = Batch()
+        for key in silent:
+            self._tick(key, batch)
+        self._checkpoint(batch)
+        self._commit(batch)
+        self._ended = True
+
     def _turn(self, group: list[Pending]) -> None:
         """Take a group in, or refuse it. What was sent meanwhile, and what is too old, goes in any case."""
         if self._damage is not None:
@@ -324,11 +337,14 @@ class Engine:
         self._make_room(batch)
         if self._waiting.empty():  # else a record that ends the silence may be waiting
             for key in silence.fallen():
-                taken = self._conversations.tick(key, self._journal.position + 1)
-                self._note("tick", time.time_ns(), key.encode(), taken, batch)
+                self._tick(key, batch)
         if self._conversations.open and silence.now - self._heard >= HEARTBEAT_SECONDS:
             batch.heard = silence.now
         self._write(batch, group)
+
+    def _tick(self, key: str, batch: Batch) -> None:
+        taken = self._conversations.tick(key, self._journal.position + 1)
+        self._note("tick", time.time_ns(), key.encode(), taken, batch)
 
     def _take_request(self, pending: Pending, batch: Batch) -> None:
         now = time.time_ns()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import msgspec
 
 from .config import Settings, SettingsError
 from .conversations import Taken
-from .metrics.instruments import RECORDS_REJECTED, SESSIONS_OPEN, SESSIONS_STARTED
+from .metrics.instruments import BY_NUMBER, RECORDS_REJECTED, SESSIONS_OPEN, SESSIONS_STARTED, Kind
 from .metrics.measure import Measured, Meter, pack, unpack
 from .metrics.measure import Resource as ReducedResource
 from .metrics.prices import PricesError, PriceTable, read_prices
@@ -38,12 +38,17 @@ class Told(NamedTuple):
     current: list[Current]
     time: int
     stitcher_id: str
+    adopted: Mapping[str, Sequence[tuple[Key, Series]]] = {}
+    """By the id of the directory that has counted them, sums which do not grow any more."""
 
     def requests(self) -> Iterator[bytes]:
         """Encoded ExportMetricsServiceRequests."""
         ordered = sorted(self.series, key=lambda each: each[0].order)
         for request in encode_metrics(ordered, time=self.time, stitcher_id=self.stitcher_id, current=self.current):
             yield request.SerializeToString()
+        for stitcher_id, series in self.adopted.items():
+            for request in encode_metrics(series, time=self.time, stitcher_id=stitcher_id):
+                yield request.SerializeToString()
 
 
 class Metering:
@@ -58,6 +63,7 @@ class Metering:
         self._meter = Meter(self._resource, _prices(settings))
         self._sums = Sums()
         self._summed = 0
+        self._adopted: dict[str, list[tuple[Key, Series]]] = {}
 
     def take(self, taken: Taken, time: int) -> bytes:
         """Add what has become of a journal row, at this time; returns what the row is to hold of it."""
@@ -83,12 +89,13 @@ class Metering:
             sqlite3.Error: they cannot be read.
         """
         rows, self._summed = database.sums()
-        for row in rows:
-            try:
-                self._sums.restore([row])
-            except msgspec.DecodeError as error:  # a defect of ours, or damage that SQLite does not see
-                about = {"event": "sum_unreadable", "reason": str(error)}
-                logger.error("a series of the metrics cannot be read, and begins anew: %s", error, extra=about)
+        _restore(self._sums, rows)
+        for stitcher_id, rows in database.adopted_sums().items():
+            sums = Sums()
+            _restore(sums, rows)
+            # What a gauge has said last is not so any more.
+            lasting = [each for each in sums if BY_NUMBER[each[0].instrument].kind is not Kind.GAUGE]
+            self._adopted[stitcher_id] = lasting
 
     def retake(self, row: JournalRow) -> None:
         """Add what a stored row holds, unless the stored sums contain it."""
@@ -108,11 +115,20 @@ class Metering:
         for encoded, count in Counter(resource.encoded for resource in sessions).items():  # few differ, and are read
             found[self._resource(encoded)] += count
         current = [Current(SESSIONS_OPEN, resource, (), count) for resource, count in found.items()]
-        return Told(self._sums.hand_out(), current, time, stitcher_id)
+        return Told(self._sums.hand_out(), current, time, stitcher_id, self._adopted)
 
     def _add(self, measured: Iterable[Measured], taken: int) -> None:
         for each in measured:
             self._sums.add(each, taken)
+
+
+def _restore(sums: Sums, rows: Iterable[tuple[bytes, bytes]]) -> None:
+    for row in rows:
+        try:
+            sums.restore([row])
+        except msgspec.DecodeError as error:  # a defect of ours, or damage that SQLite does not see
+            about = {"event": "sum_unreadable", "reason": str(error)}
+            logger.error("a series of the metrics cannot be read, and begins anew: %s", error, extra=about)
 
 
 def _prices(settings: Settings) -> PriceTable | None:

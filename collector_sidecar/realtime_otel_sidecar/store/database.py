@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 
 from . import folder as files
-from .folder import CorruptError, StoreError, UnusableError, is_corrupt
+from . import handover
+from .folder import AdoptedError, CorruptError, StoreError, UnusableError, is_corrupt
 from .rows import (
     HISTORY_ROW_BYTES,
     Batch,
@@ -57,13 +58,16 @@ class Database:
     A database that is damaged or of a newer release is moved aside, with an error in the log, and an empty one takes
     its place.
 
+    ``adopter``: id of the directory that it is to be handed over to; then nothing is moved aside.
+
     Raises:
         StoreError: the directory cannot be made or written, another process holds it, or the database is of another
             program.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, adopter: str = "") -> None:
         self.path = folder / files.NAME
+        self._adopter = adopter
         self.sizes = Sizes()
         """As of the last commit."""
         with ExitStack() as opened:
@@ -87,6 +91,8 @@ class Database:
         Raises:
             StoreError: no empty one can be made.
         """
+        if self._adopter:
+            raise StoreError(f"{self.path} cannot be adopted, it is damaged: {error}") from error
         self._connection.close()
         try:
             self._set_aside(error)
@@ -226,6 +232,36 @@ class Database:
             ((row.taken, row.kind, row.said, row.data) for row in rows),
         )
 
+    # --- Another directory ---------------------------------------------------------------------------------------
+
+    def claim(self, to: str) -> None:
+        """This database goes to the directory of this id, and to no other."""
+        handover.claim(self._connection, to)
+
+    def take(self, source: Path, now: int) -> None:
+        """Take over what the database at this path holds; both journals are empty."""
+        handover.take(self._connection, source, now)
+        self.sizes = self._measured()
+
+    def has_taken(self, identity: str) -> bool:
+        """Whether what the directory of this id held is here."""
+        return handover.has_taken(self._connection, identity)
+
+    def finish_handover(self) -> None:
+        """All that is here is where it was to go."""
+        handover.finish(self._connection)
+
+    def streams(self) -> list[tuple[str, bool]]:
+        """Key of each stream that has a checkpoint, and whether it has ended."""
+        return [(key, bool(ended)) for key, ended in self._all("SELECT key, ended FROM checkpoints")]
+
+    def adopted_sums(self) -> dict[str, list[tuple[bytes, bytes]]]:
+        """Every series with its key, by the id of the directory that has counted it."""
+        found: dict[str, list[tuple[bytes, bytes]]] = {}
+        for identity, series, state in self._all("SELECT id, series, state FROM adopted_sums"):
+            found.setdefault(identity, []).append((series, state))
+        return found
+
     # --- What has grown old, or too much -------------------------------------------------------------------------
 
     def old_spans(self, before: int) -> tuple[int, int]:
@@ -330,9 +366,11 @@ class Database:
 
     def _open(self) -> None:
         try:
-            files.inspect(self.path)
+            files.inspect(self.path, self._adopter)
             self._make()
         except (UnusableError, sqlite3.Error) as error:
+            if self._adopter:
+                raise StoreError(f"{self.path} cannot be adopted: {error}") from error
             if not isinstance(error, UnusableError) and not is_corrupt(error):
                 raise
             self._set_aside(error)
@@ -347,7 +385,7 @@ class Database:
                 query = "UPDATE directory SET release = ? WHERE release <> ?"
                 connection.execute(query, (_release(), _release()))
             self._connection = connection
-            self.sizes = self._outbox() + self._held() + self._letters() + self._history()
+            self.sizes = self._measured()
         except BaseException:
             connection.close()
             raise
@@ -355,6 +393,11 @@ class Database:
     def _set_aside(self, error: Exception) -> None:
         kind = error.kind if isinstance(error, UnusableError) else CorruptError.kind
         target = files.set_aside(self.path, kind)
+        about = {"event": "database_set_aside", "kind": kind, "reason": str(error), "path": str(target)}
+        if isinstance(error, AdoptedError):
+            said = "%s was %s: it was moved to %s, where nobody needs it, and the sidecar goes on with an empty one"
+            logger.warning(said, self.path, error, target, extra=about)
+            return
         logger.error(
             "%s cannot be used, it is %s (%s): it was moved to %s, and the sidecar goes on with an empty one. Spans "
             "that waited in it, and the beginnings of open conversations, are only there",
@@ -362,8 +405,11 @@ class Database:
             kind,
             error,
             target,
-            extra={"event": "database_set_aside", "kind": kind, "reason": str(error), "path": str(target)},
+            extra=about,
         )
+
+    def _measured(self) -> Sizes:
+        return self._outbox() + self._held() + self._letters() + self._history()
 
     def _outbox(self, which: str = "", *values: int) -> Sizes:
         found = f"SELECT count(*), coalesce(sum(spans), 0), coalesce(sum(length(data)), 0) FROM outbox {which}"  # noqa: S608

@@ -58,6 +58,16 @@ class NewerError(UnusableError):
     kind = "newer"
 
 
+class AdoptedError(UnusableError):
+    """All that it holds is elsewhere."""
+
+    kind = "adopted"
+
+
+class ClaimedError(StoreError):
+    """It is about to go elsewhere."""
+
+
 def is_corrupt(error: Exception) -> bool:
     """Whether SQLite says that the file itself is damaged, as against a disk that fails or is full."""
     return isinstance(error, CorruptError) or _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -116,10 +126,14 @@ def connect(path: Path) -> sqlite3.Connection:
 # --- Can it be used? ------------------------------------------------------------------------------------------------
 
 
-def inspect(path: Path) -> None:
+def inspect(path: Path, adopter: str = "") -> None:
     """Look at a database, without writing to it, before anything is done with it.
 
+    ``adopter``: id of the directory that it may go to.
+
     Raises:
+        AdoptedError: all that it holds is in another directory.
+        ClaimedError: it goes to another directory than ``adopter``.
         StoreError: it is another program's.
         NewerError: it is of a newer release.
         CorruptError: it is damaged.
@@ -134,6 +148,7 @@ def inspect(path: Path) -> None:
     with closing(_read_only(path)) as connection:
         try:
             check_version(path, connection)
+            _check_handover(path, connection, adopter)
             _check_pages(path, connection)
         except sqlite3.DatabaseError as error:
             raise CorruptError(str(error)) if is_corrupt(error) else error from error
@@ -175,6 +190,18 @@ def _release(connection: sqlite3.Connection) -> str:
     except (sqlite3.Error, TypeError):
         return "a newer release"
     return f"release {release}"
+
+
+def _check_handover(path: Path, connection: sqlite3.Connection, adopter: str) -> None:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'handover'").fetchone():
+        return  # of an older release
+    for to, done in connection.execute("SELECT adopter, done FROM handover").fetchall():
+        if done:
+            raise AdoptedError(f"handed over to the data directory with the id {to}")
+        if to != adopter:
+            raise ClaimedError(
+                f"{path} is being handed over to the data directory with the id {to}: let realtime-otel adopt end that"
+            )
 
 
 def _check_pages(path: Path, connection: sqlite3.Connection) -> None:
@@ -236,6 +263,11 @@ def aside(path: Path) -> dict[str, list[Path]]:
     """The same, by `UnusableError.kind`."""
     kinds = (CorruptError.kind, NewerError.kind)
     return {kind: sorted(path.parent.glob(f"{path.stem}.{kind}-*.db")) for kind in kinds}
+
+
+def adopted(path: Path) -> list[Path]:
+    """The databases that were handed over, and that nobody needs any more."""
+    return sorted(path.parent.glob(f"{path.stem}.{AdoptedError.kind}-*.db"))
 
 
 def _beside(path: Path, suffix: str) -> Path:

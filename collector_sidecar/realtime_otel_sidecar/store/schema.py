@@ -93,6 +93,23 @@ CREATE TABLE held (
 ) STRICT;
 CREATE INDEX held_by_stream ON held (stream, id);
 """,
+    # From here on a database can be handed over to another directory, and holds what was handed over to it.
+    """
+CREATE TABLE adopted (
+    id    TEXT PRIMARY KEY,     -- of a directory whose contents are here
+    taken INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE adopted_sums (     -- as sums, by the id of the directory that has counted them
+    id     TEXT NOT NULL,
+    series BLOB NOT NULL,
+    state  BLOB NOT NULL,
+    PRIMARY KEY (id, series)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE handover (         -- one row, if this database goes elsewhere
+    adopter TEXT NOT NULL,      -- id of the directory that it goes to
+    done    INTEGER NOT NULL    -- 1: all of it is there
+) STRICT;
+""",
 )
 
 
