@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,16 +24,16 @@ from tests.unit.sidecar.rig import core_spans
 Sum: TypeAlias = dict[Key, Series]
 
 
-def series_that_differ(data_dir: Path, spans: Spans, unsampled: list[bytes]) -> int:
-    """How many series of a stopped sidecar are not what all spans that it has ever settled add up to.
+def series_that_differ(data_dirs: Iterable[Path], spans: Spans, unsampled: list[bytes]) -> int:
+    """How many series of stopped sidecars are not what all spans that they have ever settled add up to.
 
-    ``spans``: all that it has sent; ``unsampled``: the requests of which it sends none.
+    ``spans``: all that they have sent; ``unsampled``: the requests of which they send none.
 
     Counters and histograms of what spans show: the value of a gauge depends on the order of the spans, and what no span
     shows is not among them.
     """
     settled = [_decoded(next(iter(variants))) for variants in spans.values()] + core_spans(unsampled)
-    counted, expected = _counted(data_dir), _expected(settled)
+    counted, expected = _together(map(_counted, data_dirs)), _expected(settled)
     return sum(not _is_same(counted.get(key), expected.get(key)) for key in counted.keys() | expected.keys())
 
 
@@ -47,6 +48,16 @@ def _is_same(counted: Series | None, expected: Series | None) -> bool:
 def _is_compared(key: Key) -> bool:
     instrument = BY_NUMBER[key.instrument]
     return instrument.kind is not Kind.GAUGE and bool(instrument.spans)
+
+
+def _together(counted: Iterable[Sum]) -> Sum:
+    """The sum over all sidecars, as a dashboard makes it."""
+    found: Sum = {}
+    for key, series in (each for one in counted for each in one.items()):
+        if (known := found.setdefault(key, series)) is not series:
+            known.count, known.total = known.count + series.count, known.total + series.total
+            known.buckets = [mine + its for mine, its in zip(known.buckets, series.buckets, strict=True)]
+    return found
 
 
 def _counted(data_dir: Path) -> Sum:

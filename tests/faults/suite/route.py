@@ -19,7 +19,7 @@ from tests.faults.suite.comparing import Spans, add_spans
 from tests.faults.suite.relay import Relay
 from tests.faults.suite.wire import Wire
 from tests.sidecar import Backend, SidecarProcess, SpanKey
-from tests.stack.processes import free_port, start_collector
+from tests.stack.processes import Collector, free_port, start_collector
 
 QUIET_SECONDS = 1.0
 """When nothing has come for so long after the sidecar has stopped, nothing more will: five times the Collector's own
@@ -57,22 +57,41 @@ class Route:
             self.backend = opened.enter_context(Backend())
             self.records = Hop(listen)
             opened.callback(self.records.close)
-            self.collector = opened.enter_context(
-                start_collector(
-                    folder,
-                    sidecar_endpoint=self.records.endpoint,
-                    traces_endpoint=self.backend.endpoint.removeprefix("http://"),
-                    overlays=overlays,
-                )
-            )
+            self._start_collectors(folder, overlays, opened)
             self.spans = Hop(self.collector.stitched_endpoint)
             opened.callback(self.spans.close)
-            self.agents = Wire(self.collector.otlp_endpoint)
+            self.agents = Wire(self.agents_endpoint)
             opened.callback(self.agents.close)
             flags = ("--listen", listen, *sidecar_flags)
             self.sidecar = opened.enter_context(SidecarProcess(folder, f"http://{self.spans.endpoint}", *flags))
             opened.callback(self._wait_for_sidecar)
             self._opened = opened.pop_all()
+
+    def _start_collectors(self, folder: Path, overlays: tuple[Path, ...], opened: ExitStack) -> None:
+        """Start what is between the agents and the hop to the sidecar."""
+        self.collector: Collector = opened.enter_context(
+            start_collector(
+                folder,
+                sidecar_endpoint=self.records.endpoint,
+                traces_endpoint=self.traces_endpoint,
+                overlays=overlays,
+            )
+        )
+
+    @property
+    def traces_endpoint(self) -> str:
+        """The backend's address, for a Collector."""
+        return self.backend.endpoint.removeprefix("http://")
+
+    @property
+    def agents_endpoint(self) -> str:
+        """Where agents send."""
+        return self.collector.otlp_endpoint
+
+    @property
+    def data_dirs(self) -> list[Path]:
+        """Of all sidecars."""
+        return [self.sidecar.data_dir]
 
     # --- Faults ------------------------------------------------------------------------------------------------------
 
@@ -120,13 +139,16 @@ class Route:
     def drain(self) -> Spans:
         """Stop the sidecar, which sends what it has left, and give the Collector time; all that has come."""
         self._wait_for_sidecar()
-        assert self.sidecar.stop() == 0, self.sidecar.log
+        self._stop_sidecars()
         size, since = -1, 0.0
         while size != len(self.backend.accepted) or time.monotonic() - since < QUIET_SECONDS:
             if size != len(self.backend.accepted):
                 size, since = len(self.backend.accepted), time.monotonic()
             time.sleep(POLL_SECONDS)
         return self.received()
+
+    def _stop_sidecars(self) -> None:
+        assert self.sidecar.stop() == 0, self.sidecar.log
 
     def _start_sidecar(self, restarted: Callable[[], None]) -> None:
         try:

@@ -69,7 +69,7 @@ class Fault:
 
     ``do`` is called while the agents send; it returns how often the fault was done, when it is over. ``flags`` are
     settings of the sidecar other than the defaults, ``overlay`` is merged over the Collector's configuration. ``call``
-    makes the conversations of the load; ``is_long``: of a load that lasts for all kills.
+    makes the conversations of the load; ``is_long``: of a load that lasts for all kills. ``route``: another way.
     """
 
     name: str
@@ -79,6 +79,9 @@ class Fault:
     overlay: str = ""
     call: Caller = any_call
     is_long: bool = False
+    route: type[Route] = Route
+    needs: Callable[[], str] = str
+    """Why it cannot be tried here; empty if it can."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def undisturbed(load: Load, folder: Path) -> Spans:
         assert agents.refused == 0
         assert route.wait_for(load.sessions, ARRIVE_SECONDS), "not every session has ended"
         spans = route.drain()
-        assert series_that_differ(route.sidecar.data_dir, spans, load.unsampled) == 0
+        assert series_that_differ(route.data_dirs, spans, load.unsampled) == 0
     assert all(len(variants) == 1 for variants in spans.values())
     return _without(spans, load)
 
@@ -115,7 +118,7 @@ def attempt(fault: Fault, load: Load, expected: Spans, scale: Scale, seed: int, 
     overlay = folder / "overlay.yaml"
     folder.mkdir(parents=True)
     overlay.write_text(fault.overlay)
-    with Route(folder, *fault.flags, overlays=(overlay,) if fault.overlay else ()) as route:
+    with fault.route(folder, *fault.flags, overlays=(overlay,) if fault.overlay else ()) as route:
         agents = Agents(route.agents.endpoint, load.requests, load.total, pause)
         agents.start()
         try:
@@ -127,7 +130,7 @@ def attempt(fault: Fault, load: Load, expected: Spans, scale: Scale, seed: int, 
         assert times > 0, f"{fault.name}: it could not be done"
         route.wait_for(frozenset(expected), scale.patience)
         found = route.drain()
-        series = series_that_differ(route.sidecar.data_dir, found, load.unsampled)
+        series = series_that_differ(route.data_dirs, found, load.unsampled)
     differences = compare(expected, _without(found, load))
     return Result(fault, times, load.records, len(expected), time.monotonic() - began, differences, series)
 
