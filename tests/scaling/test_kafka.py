@@ -91,7 +91,9 @@ def check_partitions(sent: list[Message], recordings: list[Any]) -> None:
         order.setdefault(trace_id, []).extend(record.time_unix_nano for record in records)
     assert places.keys() == {recording.stream.trace_id for recording in recordings}
     assert all(len(each) == 1 for each in places.values())
-    assert all(times == sorted(times) for times in order.values())
+    for trace_id, times in order.items():  # some twice, where an answer was late
+        first = list(dict.fromkeys(times))
+        assert first == sorted(first), (trace_id.hex(), len(times), len(first))
 
 
 def value_of(message: Message) -> bytes:
