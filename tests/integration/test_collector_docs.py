@@ -188,6 +188,7 @@ def test_the_operators_resource_takes_the_same_configuration_as_one(tmp_path: Pa
     resource = yaml.safe_load(block("collector.yaml"))
     assert resource["apiVersion"] == "opentelemetry.io/v1beta1"
     spec = resource["spec"]
+    assert f"COLLECTOR_TAG={spec['image'].rpartition(':')[2]}\n" in (ROOT / ".env").read_text()
     (claim,), (mount,) = spec["volumeClaimTemplates"], spec["volumeMounts"]
     assert claim["metadata"]["name"] == mount["name"]
     whole: dict[str, Any] = {}

@@ -52,7 +52,7 @@ ASKED = Scenario(
     model=(Reply(calls=(Call("get_weather", {"city": "Lisbon"}),)), Reply(says="It is mild in Lisbon.")),
 )
 SPEED = 20.0
-RUN_SECONDS = 40
+RUN_SECONDS = 80
 
 
 @asynccontextmanager
