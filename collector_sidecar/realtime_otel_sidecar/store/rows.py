@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import add, attrgetter, sub
 from typing import Any
 
 import msgspec
@@ -223,10 +224,13 @@ class Sizes:
     """Of conversations that have not ended."""
 
     def __add__(self, other: Sizes) -> Sizes:
-        return Sizes(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Sizes(*map(add, _sizes(self), _sizes(other)))
 
     def __sub__(self, other: Sizes) -> Sizes:
-        return Sizes(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Sizes(*map(sub, _sizes(self), _sizes(other)))
+
+
+_sizes = attrgetter(*(each.name for each in fields(Sizes)))
 
 
 def pack_outputs(outputs: Mapping[str, bytes]) -> bytes:
