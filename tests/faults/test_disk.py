@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import resource
@@ -17,6 +18,7 @@ import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from realtime_otel_sidecar.store.rows import pack_request
 from tests.sidecar import (
     DIRECT,
     Backend,
@@ -51,6 +53,8 @@ def _why_no_strace() -> str:
 
 
 WHY_NO_STRACE = _why_no_strace()
+CHECKSUM = 8
+"""Bytes at the end of a packed request, which no other has."""
 
 
 @pytest.mark.skipif(bool(WHY_NO_STRACE), reason=WHY_NO_STRACE)
@@ -67,25 +71,43 @@ def test_a_request_is_written_and_synced_before_its_answer_goes_out(tmp_path: Pa
     at = 0
     for request in REQUESTS:
         received = _next(lines, at, r"recv(msg|from)\b", *_event_ids(request))
-        written = _next(lines, received, r"pwrite64\(\d+<[^>]*-wal>", *_event_ids(request))
+        written = _next(lines, received, r"pwrite64\(\d+<[^>]*-wal>", pack_request(request)[-CHECKSUM:])
         synced = _next(lines, written, r"f(data)?sync(\(\d+<[^>]*-wal>| resumed>).*= 0$")
-        answered = _next(lines, received, rf"send(msg|to)\(\d+<[^>]*:{sidecar.port}->", "grpc-status", r"\1\5\0\0\0")
+        answered = _next(lines, received, rf"send(msg|to)\(\d+<[^>]*:{sidecar.port}->", b"grpc-status", b"\1\5\0\0\0\1")
         assert synced < answered, f"the answer was sent at {answered}, the log synced at {synced} of {trace}"
         at = answered + 1
 
 
-def _event_ids(request: bytes) -> list[str]:
-    """The ids that stand in this request alone, as strace writes them."""
-    found = re.findall(r'"event_id":"event_(\d+)"', request.decode(errors="replace"))
-    return [f'event_{number}\\"' for number in found]
+def _event_ids(request: bytes) -> list[bytes]:
+    """The ids that stand in this request alone."""
+    return [b'"%s"' % found for found in re.findall(rb'"event_id":"(event_\d+)"', request)]
 
 
-def _next(lines: list[str], first: int, call: str, *any_of: str) -> int:
-    """The place of the next line of the trace with this call, and with one of these texts."""
+def _next(lines: list[str], first: int, call: str, *any_of: bytes) -> int:
+    """The place of the next line of the trace with this call, and with one of these bytes."""
+    texts = [_shown(each) for each in any_of]
     for place, line in enumerate(lines[first:], first):
-        if re.search(rf"^\d+ +(<\.\.\. )?{call}", line) and (not any_of or any(text in line for text in any_of)):
+        if re.search(rf"^\d+ +(<\.\.\. )?{call}", line) and (not texts or any(text in line for text in texts)):
             return place
     raise AssertionError(f"behind line {first} there is no {call} with {any_of}")
+
+
+def _shown(data: bytes) -> str:
+    """Bytes as strace writes them, but for the last: how that is written depends on what follows."""
+    known = {
+        ord("\n"): r"\n",
+        ord("\t"): r"\t",
+        ord("\r"): r"\r",
+        ord("\v"): r"\v",
+        ord("\f"): r"\f",
+        ord('"'): r"\"",
+        92: r"\\",
+    }
+    shown = ""
+    for byte, following in itertools.pairwise(data):
+        octal = f"\\{byte:03o}" if chr(following).isdigit() else f"\\{byte:o}"
+        shown += known.get(byte) or (chr(byte) if 32 <= byte < 127 else octal)
+    return shown
 
 
 # --- A disk that is full --------------------------------------------------------------------------------------------
