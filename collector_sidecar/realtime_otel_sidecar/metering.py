@@ -62,7 +62,8 @@ class Metering:
         self._resource = ResourceReader(settings.tenant_keys)
         self._meter = Meter(self._resource, _prices(settings))
         self._sums = Sums()
-        self._summed = 0
+        self.summed = 0
+        """Position of the last journal row that the stored sums contain."""
         self._adopted: dict[str, list[tuple[Key, Series]]] = {}
 
     def take(self, taken: Taken, time: int) -> bytes:
@@ -88,7 +89,7 @@ class Metering:
         Raises:
             sqlite3.Error: they cannot be read.
         """
-        rows, self._summed = database.sums()
+        rows, self.summed = database.sums()
         _restore(self._sums, rows)
         for stitcher_id, rows in database.adopted_sums().items():
             sums = Sums()
@@ -99,7 +100,7 @@ class Metering:
 
     def retake(self, row: JournalRow) -> None:
         """Add what a stored row holds, unless the stored sums contain it."""
-        if row.position <= self._summed:
+        if row.position <= self.summed:
             return
         try:
             self._add(unpack(row.measured), row.taken)

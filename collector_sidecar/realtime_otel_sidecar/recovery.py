@@ -59,6 +59,8 @@ class Recovery:
             sqlite3.Error: it cannot be read.
         """
         self._metering.restore(self._database)
+        # Even if every stream is forgotten: a row at a place that was used before would count as summed.
+        self._journal.position = self._metering.summed
         for checkpoint in self._database.checkpoints():
             self._restore(checkpoint)
         for outputs in self._database.outputs():

@@ -196,6 +196,17 @@ def test_a_stream_that_both_have_ends_in_the_source_and_goes_on_in_the_target(tm
     assert Counter(sessions) == {stream: moved.get(stream, 1) for stream in streams.values()}
 
 
+def test_spans_that_are_held_until_their_conversation_ends_are_handed_over_with_it(tmp_path: Path) -> None:
+    fill(tmp_path / "gone", export="closed")
+
+    adopted(tmp_path / "gone", tmp_path / "stays", export="closed")
+
+    with Rig(tmp_path / "stays", export="closed") as rig:
+        assert {key[0] for key in spans_in(tmp_path / "stays")} == of_traces(WHOLE)
+        rig.take(*rest_of(HALF))
+        assert spans_in(tmp_path / "stays") == ALL
+
+
 def test_one_that_has_adopted_can_be_adopted(tmp_path: Path) -> None:
     fill(tmp_path / "first")
     with Rig(tmp_path / "first-alive") as rig:

@@ -107,3 +107,15 @@ def test_a_defect_in_telling_ends_nothing(tmp_path: Path, caplog: pytest.LogCapt
         rig.take(*THREE)
         assert not rig.engine.failed
     assert "the metrics cannot be told" in caplog.text
+
+
+def test_when_every_stream_is_forgotten_what_comes_then_still_counts(tmp_path: Path) -> None:
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*THREE)
+    change(tmp_path / "data", "DELETE FROM checkpoints")
+    with Rig(tmp_path / "data") as rig:
+        rig.take(conversation("later").request())
+        folder = rig.crash(tmp_path / "crashed")
+    with Rig(folder) as rig:
+        found = totals(rig)
+    assert without_counts(found) == of_the_spans([*THREE, conversation("later").request()])
