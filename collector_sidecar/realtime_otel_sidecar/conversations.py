@@ -302,7 +302,10 @@ class Conversations:
         if not row.state:
             return
         try:
-            self._stitcher.restore(row.key, row.state, ended=row.ended)
+            if row.ended:
+                self._stitcher.restore(row.key, row.state, ended=True)
+            else:
+                self._stitcher.restore_parked(row.key, row.state)
         except msgspec.DecodeError:
             self.dirty[row.key] = row.position
             if row.ended:

@@ -257,16 +257,25 @@ class Stitcher:
         return parked.snapshot if parked is not None else self.tombstones.encoded(key)
 
     def restore(self, key: str, snapshot: bytes, *, ended: bool) -> None:
-        """Put back what `snapshot` gave. It is decoded when its stream is asked for.
+        """Put back what `snapshot` gave.
 
         Raises:
-            msgspec.DecodeError: the bytes are no snapshot.
+            msgspec.DecodeError: the bytes are no snapshot of these rules.
         """
         if ended:
             self.tombstones.restore(key, snapshot)
         else:
-            self.streams.pop(key, None)
-            self.parked.put(key, snapshot)
+            self.parked.take(key)
+            self.streams[key] = _decoder.decode(snapshot)
+
+    def restore_parked(self, key: str, snapshot: bytes) -> None:
+        """Put back what `snapshot` gave of an open stream, to be decoded when it is asked for.
+
+        Raises:
+            msgspec.DecodeError: the bytes are no snapshot.
+        """
+        self.streams.pop(key, None)
+        self.parked.put(key, snapshot)
 
     # --- One stream ----------------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ def test_a_state_that_turns_out_to_be_none_is_handed_over_and_its_stream_begins_
     odd = msgspec.msgpack.decode(stitcher.snapshot(STREAM_ID))
     odd["session"]["turn"] = "no number"
     damaged = msgspec.msgpack.encode(odd)
-    stitcher.restore(STREAM_ID, damaged, ended=False)
+    stitcher.restore_parked(STREAM_ID, damaged)
 
     stitcher.feed(numbered(weather_call())[5])
 
@@ -111,6 +111,16 @@ def test_a_state_that_turns_out_to_be_none_is_handed_over_and_its_stream_begins_
     assert stitcher.streams[STREAM_ID].session.records == 0, "it waits for what came before"
 
 
+def test_a_stream_that_is_put_back_is_not_parked_any_more() -> None:
+    stitcher = Stitcher()
+    fed(numbered(weather_call())[:5], stitcher=stitcher)
+    snapshot = stitcher.snapshot(STREAM_ID)
+    stitcher.restore_parked(STREAM_ID, snapshot)
+    assert (len(stitcher.parked), len(stitcher.streams)) == (1, 0)
+    stitcher.restore(STREAM_ID, snapshot, ended=False)
+    assert (len(stitcher.parked), len(stitcher.streams)) == (0, 1)
+
+
 def test_what_is_no_snapshot_is_not_parked() -> None:
     with pytest.raises(msgspec.DecodeError):
-        Stitcher().restore(STREAM_ID, msgspec.msgpack.encode({"session": {}}), ended=False)
+        Stitcher().restore_parked(STREAM_ID, msgspec.msgpack.encode({"session": {}}))
