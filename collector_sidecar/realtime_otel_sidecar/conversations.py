@@ -128,7 +128,8 @@ class Conversations:
         while at < len(records):
             key = key_of(records[at])
             count = self._feed(key, records, at, taken)
-            heard[key] = heard.get(key, 0) + sum(map(_size, records[at : at + count]))
+            # Of deltas that are taken together nothing is held.
+            heard[key] = heard.get(key, 0) + (count * RECORD_BYTES if count > 1 else _size(records[at]))
             at += count
         for key, size in heard.items():
             self._note(key, position, size)

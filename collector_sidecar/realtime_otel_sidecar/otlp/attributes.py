@@ -29,6 +29,8 @@ MOST_KNOWN: Final = 65_536
 """Attributes that are remembered, together at most some 30 MiB: those of about ten thousand open streams."""
 LONGEST_KNOWN: Final = 300
 """Bytes of one: all that the contract names, with the longest id, are shorter."""
+COMMON_NUMBERS: Final = 8192
+"""Sequence numbers that are remembered: those of most conversations. Others would push out what is asked for again."""
 LONGEST_ID: Final = 256
 """Characters of an id, which emitters hash if it is longer (`contract.identifier`)."""
 LARGEST_DELTA: Final = 2**32
@@ -53,7 +55,8 @@ def read(encoded: bytes) -> Field:
     found = known.get(encoded)
     if found is None:
         found = _decode(encoded)
-        if len(encoded) <= LONGEST_KNOWN:
+        is_rare = found[0] == "seq" and (found[1] or 0) >= COMMON_NUMBERS
+        if len(encoded) <= LONGEST_KNOWN and not is_rare:
             if len(known) >= MOST_KNOWN:
                 known.clear()
             known[encoded] = found
@@ -62,11 +65,14 @@ def read(encoded: bytes) -> Field:
 
 def _decode(encoded: bytes) -> Field:
     pair = KeyValue.FromString(encoded)
-    kind = pair.value.WhichOneof("value")
+    key, value = pair.key, pair.value
+    if key == contract.SEQ and (number := value.int_value):  # as most that were not read before
+        return "seq", _number(number)
+    kind = value.WhichOneof("value")
     if kind in ("array_value", "kvlist_value"):  # which protobuf takes less deep in a request than alone
         ExportLogsServiceRequest.FromString(framed(encoded))
-    field, value_of = _FIELDS.get(pair.key, (OTHER, _nothing))
-    return field, value_of(getattr(pair.value, kind) if kind is not None else None)
+    field, value_of = _FIELDS.get(key, (OTHER, _nothing))
+    return field, value_of(getattr(value, kind) if kind is not None else None)
 
 
 # --- Values: of another type than they must be, they are as good as absent ------------------------------------------

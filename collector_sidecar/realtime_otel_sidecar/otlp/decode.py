@@ -148,10 +148,10 @@ class _Scope:
         seq, event_id, size = -1, "", 0
         for each in encoded[len(shared) :]:
             field, value = known.get(each) or read(each)
-            if field == "event_id":
-                event_id = value
-            elif field == "seq" and value is not None:
+            if field == "seq" and value is not None:
                 seq = value
+            elif field == "event_id":
+                event_id = value
             elif field == "delta_size":
                 size = value
             else:

@@ -220,8 +220,9 @@ class Receiver:
         except DecodeError as error:
             reason = f"not an ExportLogsServiceRequest: {error}"
             raise Unusable(Why.INVALID, grpc.StatusCode.INVALID_ARGUMENT, reason) from None
-        records = [one for one in decoded if isinstance(one, Record)]
-        return Pending(data, records, [one for one in decoded if isinstance(one, Broken)])
+        records = [one for one in decoded if type(one) is Record]
+        broken = [one for one in decoded if type(one) is Broken] if len(records) < len(decoded) else []
+        return Pending(data, records, broken)
 
     def _answer(self, broken: list[Broken]) -> ExportLogsServiceResponse:
         if not broken:

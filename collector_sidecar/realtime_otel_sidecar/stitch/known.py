@@ -9,7 +9,7 @@ from realtime_otel.contract import Kind
 from .spans import CloseReason
 
 
-class Known(Struct, omit_defaults=True):
+class Known(Struct, omit_defaults=True, gc=False):
     """An item of the conversation, as far as later events need it."""
 
     turn: int

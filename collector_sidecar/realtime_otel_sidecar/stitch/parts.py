@@ -21,7 +21,7 @@ P = TypeVar("P", Speech, Response, Tool, Playback)
 NEVER = 2**63
 
 
-class Gone(Struct, frozen=True, omit_defaults=True):
+class Gone(Struct, frozen=True, omit_defaults=True, gc=False):
     """What is remembered of a part that was exported. ``audio_ms``: of a response, what was generated."""
 
     ordinal: int

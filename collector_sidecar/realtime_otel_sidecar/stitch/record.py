@@ -9,7 +9,7 @@ from realtime_otel.contract import Direction, Fact
 from .spans import Resource
 
 
-class LogLine(Struct, frozen=True):
+class LogLine(Struct, frozen=True, gc=False):
     """A tool's own log record: what is shown of it."""
 
     severity: str = ""
@@ -18,7 +18,7 @@ class LogLine(Struct, frozen=True):
     span_id: bytes = b""
 
 
-class Record(Struct, frozen=True, kw_only=True):
+class Record(Struct, frozen=True, kw_only=True, gc=False):
     """One OTLP log record of a stream, decoded. Times are Unix nanoseconds; an absent id is an empty string."""
 
     type: str
