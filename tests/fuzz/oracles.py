@@ -140,12 +140,12 @@ def stitched(records: Sequence[Record], *, restart_at: int = -1, tick_at: int = 
             tick(stitcher, total)
         add(total, stitcher.feed(record))
     tick(stitcher, total)
-    assert not stitcher.streams
+    assert not stitcher.open
     return total
 
 
 def tick(stitcher: Stitcher, total: Outcome) -> None:
-    for each in list(stitcher.streams):
+    for each in sorted(stitcher.open):
         add(total, stitcher.tick(each))
 
 

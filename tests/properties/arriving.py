@@ -97,7 +97,7 @@ def stitched(
             after(stitcher, outcome)
         if restarts is not None and restarts.random() < 0.3:
             stitcher = restarted(stitcher)
-    for key in list(stitcher.streams):
+    for key in sorted(stitcher.open):
         add(total, stitcher.tick(key))
     return total
 
@@ -105,7 +105,7 @@ def stitched(
 def restarted(stitcher: Stitcher) -> Stitcher:
     """Another stitcher, with the state of this one."""
     again = Stitcher(stitcher.rules)
-    for ended, keys in ((False, stitcher.streams), (True, stitcher.tombstones)):
+    for ended, keys in ((False, stitcher.open), (True, stitcher.tombstones)):
         for each in keys:
             again.restore(each, stitcher.snapshot(each), ended=ended)
     return again

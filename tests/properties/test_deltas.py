@@ -137,7 +137,7 @@ def fed_one_by_one(stitcher: Stitcher, records: Sequence[Record]) -> Outcome:
 
 
 def states(stitcher: Stitcher) -> dict[str, bytes]:
-    return {key: stitcher.snapshot(key) for keys in (stitcher.streams, stitcher.tombstones) for key in keys}
+    return {key: stitcher.snapshot(key) for keys in (stitcher.open, stitcher.tombstones) for key in keys}
 
 
 def test_deltas_behind_their_emitters_close_are_not_taken_and_those_of_another_are() -> None:

@@ -67,7 +67,7 @@ def by_time(*connections: Iterable[Record]) -> list[Record]:
 
 def restarted(stitcher: Stitcher) -> Stitcher:
     again = Stitcher(stitcher.rules)
-    for ended, keys in ((False, stitcher.streams), (True, stitcher.tombstones)):
+    for ended, keys in ((False, stitcher.open), (True, stitcher.tombstones)):
         for each in keys:
             again.restore(each, stitcher.snapshot(each), ended=ended)
     return again

@@ -54,7 +54,7 @@ def ended(records: Sequence[Record], rules: Rules = SHARDED) -> Outcome:
     """What one stitcher makes of these records, when nothing more comes."""
     stitcher = Stitcher(rules)
     outcome = fed(records, stitcher=stitcher)
-    for stream_key in list(stitcher.streams):
+    for stream_key in sorted(stitcher.open):
         add(outcome, stitcher.tick(stream_key))
     assert not outcome.errors
     return outcome
