@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from .checks import SERVICE as PROBES
 from .conversations import Taken
 from .otlp.decode import Broken
 from .shares import Bound, Excess
 from .stitch import attributes as key
 from .stitch.limits import reached
+from .stitch.record import Record
 from .stitch.spans import Attributes
 from .stitch.stitcher import Rejection
 from .store.rows import Batch, DeadLetter, Delivered, Sweep
@@ -109,8 +111,9 @@ class Counters:
     records_refused: Counter[Rejection] = field(default_factory=Counter)
     """That keep to it and never reached a span, by the reason."""
     heard: float = field(default_factory=time.monotonic)
-    """When the last record came, or this process began; monotonic."""
+    """When the last record of an agent came, or this process began; monotonic. Probes are no agents."""
     sessions_ended: Counter[Completeness] = field(default_factory=Counter)
+    """But for probes."""
     spans_settled: int = 0
     """Sampled or not."""
     spans_exported: Counter[Departure] = field(default_factory=Counter)
@@ -134,10 +137,12 @@ class Counters:
     streams_evicted_of: Counter[str] = field(default_factory=Counter)
     """The same by service, for the first hundred services that this happened to."""
 
-    def came(self, records: int, broken: Iterable[Broken]) -> None:
-        """A request with so many good records. Of a broken one, the reason ends with the setting that it is about."""
-        self.heard = time.monotonic()
-        self.records += records
+    def came(self, records: list[Record], broken: Iterable[Broken]) -> None:
+        """A request with these records. Of a broken one, the reason ends with the setting that it is about."""
+        ends = records[:1] + records[-1:]  # looking at each would cost more than it tells
+        if not ends or any(record.resource.service != PROBES for record in ends):
+            self.heard = time.monotonic()
+        self.records += len(records)
         for each in broken:
             self.records_broken += 1
             if named := SETTING.search(each.reason):
@@ -154,7 +159,7 @@ class Counters:
             if reason is Rejection.TOO_MANY_EMITTERS:
                 self.limits_reached["max_emitters"] += 1
         for span in taken.settled:
-            if span.attributes.get(key.OPERATION) == key.SESSION:
+            if span.attributes.get(key.OPERATION) == key.SESSION and span.resource.service != PROBES:
                 self.sessions_ended[_completeness(span.attributes)] += 1
         for span in taken.spans:
             limits = reached(span)

@@ -349,7 +349,7 @@ class Engine:
     def _take_request(self, pending: Pending, batch: Batch) -> None:
         now = time.time_ns()
         batch.dead_letters += [DeadLetter(now, each.reason, each.stream, each.encoded) for each in pending.broken]
-        self.counters.came(len(pending.records), pending.broken)
+        self.counters.came(pending.records, pending.broken)
         if pending.records:
             taken = self._conversations.feed(pending.records, self._journal.position + 1)
             self._note("request", now, pending.data, taken, batch)

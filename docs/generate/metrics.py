@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from realtime_otel_sidecar.checks import SERVICE
 from realtime_otel_sidecar.metrics import sums
 from realtime_otel_sidecar.metrics.instruments import INSTRUMENTS, LABELS, OVERFLOW, Instrument, Kind
 from realtime_otel_sidecar.metrics.reading import LARGEST, LONGEST_LABEL
@@ -48,6 +49,9 @@ exemplars. What a span lacks is no label. A value is cut at {LONGEST_LABEL} char
 Every point stands under a resource that has {code(resources.SERVICE)}, the attributes that the operator adds (the
 tenant's, for one), and `{STITCHER_ID}`: each data directory has sums of its own, and a query sums over them. The
 Collector's Prometheus exporter makes labels of those that its `resource_constant_labels` lists.
+
+Probes of `realtime-otel check` count like any conversation, as a service of their own: leave them out with
+`service_name!="{SERVICE}"`.
 
 An instrument has {sums.LIMIT} series at most, and one service {sums.SHARE} of them: a service that makes up names of
 tools pushes no other out. What there is no room for is added up in one series with the only label `{OVERFLOW}`, under

@@ -3,3 +3,8 @@
 `probe` makes the conversation, `hops` are the connections, `arrival` looks for its trace, `tools` at what was stored.
 Each gives a `Step` that says what was found and, if that is not well, what to do.
 """
+
+from typing import Final
+
+SERVICE: Final = "realtime-otel-check"
+"""``service.name`` of probes: by it, dashboards and people leave them out."""

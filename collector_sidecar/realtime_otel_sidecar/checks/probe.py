@@ -15,9 +15,8 @@ from realtime_otel.records import SCOPE, RecordEncoder, export_request
 from realtime_otel.stream import Stream, open_stream
 
 from ..outlet import is_kept
+from . import SERVICE as SERVICE
 
-SERVICE: Final = "realtime-otel-check"
-"""``service.name`` of probes: by it, dashboards and people leave them out."""
 SPANS: Final = 2
 """Of a probe: its session, and one response."""
 STEP: Final = 1_000_000

@@ -171,7 +171,11 @@ _histogram(
     "transaction.",
     "record", AGE_BOUNDS,
 )  # fmt: skip
-_gauge("silence", "s", "Since a record of any agent came, or since the start.", Sources.silence)
+_gauge(
+    "silence", "s", "Since a record of any agent came, or since the start. Probes of `realtime-otel check` are no "
+    "agents.",
+    Sources.silence,
+)  # fmt: skip
 
 # --- Streams and sessions -------------------------------------------------------------------------------------------
 
@@ -184,7 +188,7 @@ _counter(
     "service.evicted", "{stream}", "The same by service.", lambda of: dict(of.counters.streams_evicted_of), SERVICE,
 )  # fmt: skip
 _counter(
-    "session.ended", "{session}", "Sessions that have ended, by what came of their records.",
+    "session.ended", "{session}", "Sessions that have ended, by what came of their records. Probes do not count.",
     lambda of: _each(Completeness, of.counters.sessions_ended), RECORDS,
 )  # fmt: skip
 _amount(

@@ -13,6 +13,7 @@ import pytest
 from docs.generate.telemetry import REASONS
 from realtime_otel.contract import Fact
 from realtime_otel_sidecar import deliveries
+from realtime_otel_sidecar.checks.probe import SPANS, make_probe
 from realtime_otel_sidecar.config import MIB, Settings
 from realtime_otel_sidecar.counters import LIMITS, Completeness, Departure, Letter, kind_of
 from realtime_otel_sidecar.deliveries import Deliveries
@@ -118,6 +119,20 @@ def test_what_was_missing_in_one_session_is_not_missing_in_the_next_of_its_strea
         eventually(lambda: sum(rig.engine.counters.sessions_ended.values()) == 2)
         assert rig.engine.counters.records_missing == 1
         assert rig.engine.counters.sessions_ended == {Completeness.MISSING: 1, Completeness.COMPLETE: 1}
+
+
+def test_a_probe_is_no_agent(tmp_path: Path) -> None:
+    """Else a check that runs each minute would hide that no agent sends anything, or that all sessions are torn."""
+    probe = make_probe()
+    with Rig(tmp_path / "data") as rig:
+        began = rig.engine.counters.heard
+        rig.take(probe.request)
+        assert rig.engine.counters.heard == began
+        assert rig.engine.counters.sessions_ended.total() == 0
+        assert rig.engine.counters.spans_settled == SPANS
+        rig.take(probe.request + conversation("one").request())
+        assert rig.engine.counters.heard > began
+        assert rig.engine.counters.sessions_ended == {Completeness.COMPLETE: 1}
 
 
 def test_a_restart_counts_nothing_of_what_it_takes_up(tmp_path: Path) -> None:
