@@ -17,7 +17,7 @@ from rich.console import Console
 from benchmarks import table
 from benchmarks.frame import Result, Row, run
 
-SUBJECTS = ("benchmarks.sidecar", "benchmarks.latency", "benchmarks.memory", "benchmarks.scaling")
+SUBJECTS = ("benchmarks.emitter", "benchmarks.sidecar", "benchmarks.latency", "benchmarks.memory", "benchmarks.scaling")
 """Modules with ``ROWS``, in the order of the table."""
 ROOT = Path(__file__).parents[1]
 

@@ -152,7 +152,7 @@ class RealtimeListener(RealtimeModelListener):
         return self._watch
 
 
-class _Watch:
+class _Watch(RealtimeModelListener):
     """Takes a model's events, and knows whom it is connected to, and when the stream has ended and why."""
 
     def __init__(self, emitter: RealtimeEmitter, model: Any, *, provider: str = "", server: Server = NOWHERE) -> None:
@@ -162,6 +162,10 @@ class _Watch:
         self._provider = provider
         self._server = server
         self._error_type: str | None = None
+
+    async def on_event(self, event: RealtimeModelEvent) -> None:
+        """Called by the model."""
+        self.note(event)
 
     @guarded_note
     def note(self, event: Any) -> None:
@@ -219,22 +223,13 @@ class _Watch:
         return None if played is None else max(0, int(played))
 
 
-class _Listener(RealtimeModelListener):
-    def __init__(self, watch: _Watch) -> None:
-        self._watch = watch
-
-    async def on_event(self, event: RealtimeModelEvent) -> None:
-        self._watch.note(event)
-
-
 @guarded(nothing)
 def _attach(session: Any, watch: _Watch) -> None:
     emitter, model = watch.emitter, watch.model
     setattr(session, OBSERVED, emitter)
     if _is_entered(session, model):
         watch.connected()
-    listener = _Listener(watch)
-    model.add_listener(listener)
+    model.add_listener(watch)
     replace(session, "_handle_tool_call", _around_tools(emitter), "tools do not nest in the trace")
     replace(
         session, "_put_event", _before_session_events(session, emitter), "tools, handoffs and guardrails are not stated"
@@ -248,7 +243,7 @@ def _attach(session: Any, watch: _Watch) -> None:
     def end() -> None:
         watch.ended()
         # A runner may use one model for session after session: the next one's events are not this stream's.
-        model.remove_listener(listener)
+        model.remove_listener(watch)
         for undo in reversed(restore):
             undo()
 

@@ -166,7 +166,6 @@ MAX_BODY_BYTES: Final = 32 * 1024
 _TYPE = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*", re.ASCII)
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/=+~-]{1,256}", re.ASCII)
 _TERM = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
-_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 IDENTIFIER_FIELDS: Final = frozenset(
     {
@@ -290,4 +289,4 @@ def term(value: str) -> str | None:
 
 def is_field_name(key: str) -> bool:
     """Whether an object's key is the name of a field, rather than data (an object with other keys is free form)."""
-    return _FIELD.fullmatch(key) is not None
+    return len(key) <= 64 and key.isascii() and key.isidentifier()

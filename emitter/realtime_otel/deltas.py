@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from realtime_otel import contract, wire
 from realtime_otel.contract import Direction
 from realtime_otel.fields import NUMBERS, OBSERVED_TAG, RECORD_TAG, TEXTS, TIME_TAG, event_name, named_ids, stamp
-from realtime_otel.redact import unpadded
+from realtime_otel.redact import unfilled
 
 if TYPE_CHECKING:
     from realtime_otel.entries import Source
 
-DeltaNote: TypeAlias = "tuple[Source, int, str, Any, Any, Any, Any, int, str]"
-"""What is noted of a delta: the stream, when it was seen (Unix nanoseconds), its type, what it has under `event_id` and
-under `DELTA_IDS` (strings or None, but an odd server may send anything), and of its payload the number of characters
-and the last two of them. A bare tuple: nothing is cheaper, and nearly everything that is noted is one."""
+DeltaNote: TypeAlias = "tuple[Source, Part, int, Any, int, int]"
+"""What is noted of a delta: the stream, the part, when it was seen (Unix nanoseconds), what it has under `event_id`,
+and of its payload how many characters there are, and how many at the end only fill up base64. A bare tuple of as few
+objects as can be: nearly everything that is noted is one, and another thread has to fetch all of them."""
 
 DELTA_IDS: Final = {
     "item_id": contract.ITEM_ID,
@@ -35,29 +35,48 @@ _event_id = TEXTS[contract.EVENT_ID]
 _seq, _size = NUMBERS[contract.SEQ], NUMBERS[contract.DELTA_SIZE]
 
 
-class _Part:
-    """What the deltas of one content part share, and a template that fits the newest of them.
+class Part:
+    """What the deltas of one content part share: type, ids, and the template of their records.
 
-    All lengths in a template depend on those of what fills its holes: the bytes of the event id, of the number and of
-    the size.
+    Args:
+        kind: the event's type.
+        item_id: what it has under `item_id`: a string or None, but an odd server may send anything; so has ...
+        response_id: ... this, and ...
+        call_id: ... this.
     """
 
-    __slots__ = ("ending", "holes", "ids", "is_audio", "length", "name", "named", "size", "template")
+    __slots__ = ("call_id", "holes", "is_audio", "item_id", "kind", "response_id", "template", "templates")
 
-    def __init__(self, kind: str, ids: tuple[Any, Any, Any]) -> None:
-        texts = [(key, value) for key, value in zip(DELTA_IDS.values(), ids, strict=True) if isinstance(value, str)]
-        self.ids = ids
-        self.named = named_ids(Direction.SERVER, texts)
-        self.name = event_name(contract.event_type(kind))
+    def __init__(self, kind: str, item_id: Any, response_id: Any, call_id: Any) -> None:
+        self.kind = kind
+        self.item_id = item_id
+        self.response_id = response_id
+        self.call_id = call_id
         self.is_audio = is_audio(kind)
-        self.length, self.ending, self.size = 0, "", wire.varint(0)
-        self.holes = 0, 0, 0
+        # The encoder's: the newest template, and all, by the lengths of what fills their holes.
         self.template = b""
+        self.holes = (-1, 0, 0)
+        self.templates: dict[tuple[int, int, int], bytes] = {}
 
-    def resize(self, length: int, ending: str) -> None:
-        """Another size of the payload than the last one's."""
-        self.length, self.ending = length, ending
-        self.size = wire.varint(unpadded(length, ending) if self.is_audio else length)
+    def named(self) -> bytes:
+        """The attributes of its ids."""
+        ids = zip(DELTA_IDS.values(), (self.item_id, self.response_id, self.call_id), strict=True)
+        return named_ids(Direction.SERVER, [(key, value) for key, value in ids if isinstance(value, str)])
+
+
+class Parts(dict[str, Part]):
+    """Of each type of deltas the newest part: the one that the next delta most likely belongs to."""
+
+    __slots__ = ()
+
+    def of(self, kind: str, item_id: Any, response_id: Any, call_id: Any) -> Part:
+        """The part of a delta."""
+        part = self.get(kind)
+        if part is None or part.item_id != item_id or part.response_id != response_id or part.call_id != call_id:
+            if len(self) >= _MAX_REMEMBERED:
+                self.clear()
+            part = self[kind] = Part(kind, item_id, response_id, call_id)
+        return part
 
 
 class DeltaEncoder:
@@ -68,12 +87,11 @@ class DeltaEncoder:
         ids: the ids and flags behind the attributes.
     """
 
-    __slots__ = ("_constant", "_ids", "_parts")
+    __slots__ = ("_constant", "_ids")
 
     def __init__(self, constant: bytes, ids: bytes) -> None:
         self._constant = constant
         self._ids = ids
-        self._parts: dict[str, _Part] = {}
 
     def framed(self, notes: Iterable[DeltaNote], seq: int, time: int) -> tuple[bytes, int]:
         """The records of deltas, framed for a request, and the time of the last one.
@@ -84,40 +102,36 @@ class DeltaEncoder:
             time: of the record before; where two notes have interleaved, the second may have been seen before it.
         """
         records = []
-        for _, seen, kind, event_id, item_id, response_id, call_id, length, ending in notes:
-            part = self._parts.get(kind)
-            if part is None or part.ids != (item_id, response_id, call_id):
-                part = self._part(kind, (item_id, response_id, call_id))
-            if length != part.length or ending != part.ending:
-                part.resize(length, ending)
+        for _, part, seen, event_id, length, filling in notes:
             own_id = _id_bytes(event_id)
             number = wire.varint(seq)
-            if part.holes != (len(own_id), len(number), len(part.size)):
-                self._fit(part, len(own_id), len(number))
-            time = max(seen, time)
+            size = wire.varint(unfilled(length, filling) if part.is_audio else length)
+            holes = len(own_id), len(number), len(size)
+            if part.holes != holes:
+                part.template = part.templates.get(holes) or self._template(part, holes)
+                part.holes = holes
+            if seen > time:
+                time = seen
             when = stamp(time)
-            records.append(part.template % (when, own_id, number, part.size, when))
+            records.append(part.template % (when, own_id, number, size, when))
             seq += 1
         return b"".join(records), time
 
-    def _part(self, kind: str, ids: tuple[Any, Any, Any]) -> _Part:
-        if len(self._parts) >= _MAX_REMEMBERED:
-            self._parts.clear()
-        part = self._parts[kind] = _Part(kind, ids)
-        return part
-
-    def _fit(self, part: _Part, of_id: int, of_number: int) -> None:
-        """Make the part's template, around an event id and a number of so many bytes."""
-        part.holes = of_id, of_number, len(part.size)
+    def _template(self, part: Part, holes: tuple[int, int, int]) -> bytes:
+        """A record of the part, around an event id, a number and a size of so many bytes."""
+        of_id, of_number, of_size = holes
         # What stands before a value depends on its length alone.
         event_id = _event_id("x" * of_id)[:-of_id] if of_id else b""
         number = _seq(1 << 7 * (of_number - 1))[:-of_number]
-        size = _size(1 << 7 * (len(part.size) - 1))[: -len(part.size)]
-        head = self._constant + part.named + event_id
-        pieces = [TIME_TAG, head, number, size, self._ids + OBSERVED_TAG, part.name]
-        length = sum(map(len, pieces)) + sum(part.holes) + 2 * len(stamp(0))
+        size = _size(1 << 7 * (of_size - 1))[:-of_size]
+        head, tail = self._constant + part.named() + event_id, self._ids + OBSERVED_TAG
+        pieces = [TIME_TAG, head, number, size, tail, event_name(contract.event_type(part.kind))]
+        length = sum(map(len, pieces)) + sum(holes) + 2 * len(stamp(0))
         pieces[0] = RECORD_TAG + wire.varint(length) + TIME_TAG
-        part.template = b"%b".join([piece.replace(b"%", b"%%") for piece in pieces])
+        if len(part.templates) >= _MAX_REMEMBERED:
+            part.templates.clear()
+        template = part.templates[holes] = b"%b".join([piece.replace(b"%", b"%%") for piece in pieces])
+        return template
 
 
 def is_audio(kind: str) -> bool:

@@ -15,12 +15,13 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE
 
 from realtime_otel import contract, environment, wire
 from realtime_otel.contract import Closed, Direction, Fact, Kind
+from realtime_otel.deltas import Parts
 from realtime_otel.entries import EventEntry, FactEntry, Rank, Source, weigh
 from realtime_otel.fields import text_of
 from realtime_otel.guard import failed, guarded, guarded_note, nothing
 from realtime_otel.queue import Intake
 from realtime_otel.records import NO_COUNTS, About, RecordEncoder, delta_size
-from realtime_otel.redact import decoded_size
+from realtime_otel.redact import decoded_size, filling
 from realtime_otel.server import Server, stated
 from realtime_otel.stream import Parent, Stream, open_stream
 from realtime_otel.tally import AudioTally, CallTally, Deltas, DeltaTally, Responses
@@ -101,7 +102,9 @@ class RealtimeEmitter:
         self._responses = Responses()
         self._source = _source(session_id, parent, content, agent_name)
         self._worker = Worker() if self._source.closed else worker()
-        self._put_delta = self._worker.intake.put_delta
+        self._intake = self._worker.intake
+        self._parts = Parts()
+        self._sends_all = self._deltas.sends_all
         self._close: Callable[..., None] = functools.partial(_close, self._worker, self._source, self._audio)
         opening = {
             "framework": framework,
@@ -138,13 +141,13 @@ class RealtimeEmitter:
             kind = ""
         if not kind.endswith(".delta"):
             self._other_event(kind, event)
-        elif self._deltas.sends_all or self._deltas.is_sent(kind, event, delta_size(event)):
-            get = event.get
+        elif self._sends_all or self._deltas.is_sent(kind, event, delta_size(event)):
             # Most of what a conversation carries is deltas, and most of these is payload: it is not even kept.
+            get = event.get
+            part = self._parts.of(kind, get("item_id"), get("response_id"), get("call_id"))
             payload = get("delta")
-            length, ending = (len(payload), payload[-2:]) if isinstance(payload, str) else (0, "")
-            ids = get("event_id"), get("item_id"), get("response_id"), get("call_id")
-            self._put_delta((source, monotonic_ns() + source.offset, kind, *ids, length, ending))
+            size = (len(payload), filling(payload)) if isinstance(payload, str) else (0, 0)
+            self._intake.put_delta((source, part, monotonic_ns() + source.offset, get("event_id"), *size))
 
     @guarded(nothing)
     def client_event(self, event: Any) -> None:
@@ -179,7 +182,7 @@ class RealtimeEmitter:
         if not (isinstance(call_id, str) and call_id):
             return _no_tool()
         ordinal = self._calls.ordinal(call_id)
-        return ToolScope(self._worker.intake, self._source, call_id, name, ordinal=ordinal, states=states)
+        return ToolScope(self._intake, self._source, call_id, name, ordinal=ordinal, states=states)
 
     @guarded(nothing)
     def annotate(self, /, **attributes: wire.AttributeValue) -> None:
@@ -198,7 +201,9 @@ class RealtimeEmitter:
         """Another agent talks from here on; both are names."""
         source = self._source
         body = {"from": from_agent, "to": to_agent}
-        self._worker.intake.put(FactEntry(source, Fact.AGENT_HANDED_OFF, body, next_agent=to_agent))
+        self._intake.put(FactEntry(source, Fact.AGENT_HANDED_OFF, body, next_agent=to_agent))
+        # The agent's name is part of the templates.
+        self._parts = Parts()
 
     @guarded(nothing)
     def guardrail_tripped(self, guardrails: Iterable[str], *, response_id: str = "") -> None:
@@ -241,7 +246,7 @@ class RealtimeEmitter:
     @guarded(failed)
     def _open(self, opening: Mapping[str, Any], attributes: Mapping[str, wire.AttributeValue] | None) -> bool:
         body = {**opening, "attributes": dict(attributes or {}), "links": _links(self.stream)}
-        self._worker.intake.put(FactEntry(self._source, Fact.STREAM_OPENED, body, rank=Rank.KEPT))
+        self._intake.put(FactEntry(self._source, Fact.STREAM_OPENED, body, rank=Rank.KEPT))
         self._worker.open(self._source, self._close)
         # A session that is dropped without a close must not be said to live for as long as the process does.
         weakref.finalize(self, self._close)
@@ -250,16 +255,18 @@ class RealtimeEmitter:
     def _other_event(self, kind: str, event: Any) -> None:
         notice = _NOTICED.get(kind)
         extra = notice(self, event) if notice is not None else NO_COUNTS
-        if not self._deltas.sends_all:
+        if not self._sends_all:
             extra = {**extra, **self._deltas.take(kind, event if isinstance(event, dict) else {})}
-        # The receiver may go on to work with its dict.
-        self._put(event.copy() if isinstance(event, dict) else event, Direction.SERVER, extra)
+        if isinstance(event, dict):
+            # The receiver may go on to work with it.
+            event = event.copy()
+        self._put(event, Direction.SERVER, extra)
 
     def _put(self, event: Any, direction: Direction, extra: Mapping[str, int]) -> None:
-        self._worker.intake.put(EventEntry(self._source, Rank.EVENT, weigh(event), event, direction, extra))
+        self._intake.put(EventEntry(self._source, Rank.EVENT, weigh(event), event, direction, extra))
 
     def _state(self, fact: Fact, body: Mapping[str, Any], **about: Unpack[About]) -> None:
-        self._worker.intake.put(FactEntry(self._source, fact, body, **about))
+        self._intake.put(FactEntry(self._source, fact, body, **about))
 
     # --- Events that the emitter itself has to look at ----------------------------------------------------------
 

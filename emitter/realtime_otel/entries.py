@@ -13,9 +13,9 @@ import bisect
 import functools
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from sys import getsizeof
+from itertools import islice
 from typing import Any, Final, NamedTuple, Unpack
 
 from realtime_otel.contract import Direction, Fact
@@ -31,9 +31,9 @@ MAX_RUN: Final = 128
 """Deltas in one entry, so that a request can be of any size, and that overflow drops little at a time."""
 
 _RANGES_PER_FACT: Final = 1000
-_WEIGHED_VALUES: Final = 2000
-_BYTES_PER_VALUE: Final = 100
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_WEIGHED_VALUES: Final = 16
+_BYTES_PER_VALUE, _BYTES_PER_OBJECT = 60, 100
+_SMALL: Final = frozenset({int, float, bool, type(None)})
 
 
 class Rank(IntEnum):
@@ -45,23 +45,32 @@ class Rank(IntEnum):
 
 
 def weigh(event: Any) -> int:
-    """The bytes that an event keeps in memory, roughly and quickly: in a large one, not all values are looked at."""
-    weight = 0
+    """The bytes that an event keeps in memory, very roughly, as it is asked on the conversation's own path.
+
+    Only so many values are looked at, deep before wide: what is large is a string, and those stand at the bottom.
+    """
+    weight, left = 0, _WEIGHED_VALUES
     values = [event]
-    for _ in range(_WEIGHED_VALUES):
-        if not values:
-            break
+    while values:
         value = values.pop()
-        weight += getsizeof(value)
-        if type(value) in _PLAIN:
-            continue
-        if isinstance(value, dict):
-            values.extend(value.values())
-        elif isinstance(value, list | tuple):
-            values.extend(value)
-        elif hasattr(value, "model_dump"):
-            values.extend(vars(value).values())
-    return weight + _BYTES_PER_VALUE * len(values)
+        kind = type(value)
+        if kind is str:
+            weight += len(value)
+        elif kind not in _SMALL:
+            inside = value.values() if kind is dict else value if kind is list else _inside(value)
+            count = len(inside)
+            weight += _BYTES_PER_OBJECT + _BYTES_PER_VALUE * count
+            values += inside if count <= left else islice(inside, left)
+            left = left - count if count < left else 0
+    return weight
+
+
+def _inside(value: Any) -> Collection[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple):
+        return value
+    return vars(value).values() if hasattr(value, "model_dump") else ()
 
 
 class Group(NamedTuple):
@@ -242,7 +251,7 @@ class DeltaRun(Entry):
         source = self.source
         self._count = len(self.notes)
         self.seq = source.number(self._count)
-        self.time = max(self.notes[0][1], source.time)
+        self.time = max(self.notes[0][2], source.time)
         self.data, source.time = source.encoder.deltas.framed(self.notes, self.seq, source.time)
         self.weight = len(self.data) + OVERHEAD
         self.notes = []
@@ -261,7 +270,12 @@ class EventEntry(Entry):
     def __init__(
         self, source: Source, rank: Rank, weight: int, event: Any, direction: Direction, extra: Mapping[str, int]
     ) -> None:
-        super().__init__(source, rank, weight)
+        # Not through the base classes: it is made on the conversation's own path.
+        self.source = source
+        self.rank = rank
+        self.weight = weight + OVERHEAD
+        self.data = b""
+        self.ends = False
         self._event = event
         self._direction = direction
         self._extra = extra

@@ -43,11 +43,8 @@ class Intake:
         self._lock = threading.RLock()
         self._notes: deque[Marker | Loss | Entry | DeltaNote] = deque()
         self._max: tuple[int, ...] = (max_bytes * 3 // 4, max_bytes, _BOUNDLESS)
-        # The entries that are not deltas: how many, and what they weigh.
-        self._entries = self._bytes = 0
-        # From how many notes on a delta is refused.
-        self._full = 0
-        self._count(0, 0)
+        # What all that is no delta weighs beyond the weight of as many deltas.
+        self._more = 0
         self._indebted: set[Source] = set()
 
     def __len__(self) -> int:
@@ -55,7 +52,7 @@ class Intake:
 
     def put_delta(self, note: DeltaNote) -> None:
         """Keep a delta, or count it if there is no room: the hot path."""
-        if len(self._notes) < self._full:
+        if (len(self._notes) + 1) * DELTA_WEIGHT + self._more <= self._max[0]:
             self._notes.append(note)
         else:
             self._refuse(note[0])
@@ -73,12 +70,12 @@ class Intake:
         if ends:
             entry.ends = source.closed = True
         with self._lock:
-            deltas = (len(self._notes) - self._entries) * DELTA_WEIGHT
-            if self._bytes + deltas + entry.weight > self._max[entry.rank]:
+            if len(self._notes) * DELTA_WEIGHT + self._more + entry.weight > self._max[entry.rank]:
                 self._refuse(source)
             else:
                 source.loss = None
-                self._append(entry)
+                self._more += entry.weight - DELTA_WEIGHT
+                self._notes.append(entry)
 
     def close(self, last: Entry) -> None:
         """Put a stream's last entry; what comes after it is ignored."""
@@ -87,7 +84,8 @@ class Intake:
     def mark(self, marker: Marker) -> None:
         """Put a marker behind everything noted so far."""
         with self._lock:
-            self._append(marker)
+            self._more += marker.weight - DELTA_WEIGHT
+            self._notes.append(marker)
 
     def drop(self, gone: Queued) -> None:
         """Remember that its records will not come."""
@@ -124,7 +122,7 @@ class Intake:
 
     def _take_entry(self, entry: Marker | Loss | Entry, taken: list[Queued], runs: dict[Source, DeltaRun]) -> None:
         with self._lock:
-            self._count(-1, -entry.weight)
+            self._more -= entry.weight - DELTA_WEIGHT
             if isinstance(entry, Loss) and entry.source.loss is entry:
                 # Whatever is refused from here on comes behind it.
                 entry.source.loss = None
@@ -135,22 +133,14 @@ class Intake:
             entry.source.ended = entry.ends
         taken.append(entry)
 
-    def _append(self, entry: Marker | Loss | Entry) -> None:
-        self._notes.append(entry)
-        self._count(1, entry.weight)
-
-    def _count(self, entries: int, weight: int) -> None:
-        self._entries += entries
-        self._bytes += weight
-        self._full = self._entries + (self._max[Rank.DELTA] - self._bytes) // DELTA_WEIGHT
-
     def _refuse(self, source: Source) -> None:
         now = source.now()
         with self._lock:
             loss = source.loss
             if loss is None:
                 loss = source.loss = Loss(source, now)
-                self._append(loss)
+                self._more -= DELTA_WEIGHT
+                self._notes.append(loss)
             loss.count += 1
 
 

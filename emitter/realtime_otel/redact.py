@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from realtime_otel import contract
@@ -19,7 +19,23 @@ _ENCODED_MIN: Final = 1024
 _ENCODED_SEEN: Final = 4096
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}", re.ASCII)
 _MAX_VALUES: Final = 20_000
+_MAX_NAMES: Final = 4096
+_names: set[str] = set()
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
+_NUMBERS: Final = (bool, int, float)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _WITHHELD: Final = contract.SECRET_FIELDS | contract.FREE_FORM_FIELDS
+
+
+def _by_field(terms: Iterable[str]) -> dict[str, set[str]]:
+    fields: dict[str, set[str]] = {}
+    for parent, _, field in (term.rpartition(".") for term in terms):
+        fields.setdefault(field, set()).add(parent)
+    return fields
+
+
+# Of each field, the names that may stand around it.
+_OPEN_TERMS: Final = _by_field(contract.OPEN_TERMS)
 
 
 class _Limits(NamedTuple):
@@ -65,19 +81,23 @@ def fact_body(body: Mapping[str, Any]) -> str:
 
 def decoded_size(encoded: str) -> int:
     """The bytes that a base64 string stands for."""
-    return unpadded(len(encoded), encoded[-2:])
+    return unfilled(len(encoded), filling(encoded))
 
 
-def unpadded(length: int, ending: str) -> int:
-    """The bytes that so many characters of base64 stand for, of which the last two are given."""
-    size = length * 3 // 4
-    return max(0, size - ending.count("=")) if "=" in ending else size
+def filling(encoded: str) -> int:
+    """How many characters at the end of a base64 string only fill it up."""
+    return encoded.count("=", -2) if encoded[-1:] == "=" else 0
+
+
+def unfilled(length: int, filling: int) -> int:
+    """The bytes that so many characters of base64 stand for, with so many that only fill it up."""
+    return max(0, length * 3 // 4 - filling)
 
 
 def _first_that_fits(copies: Iterable[_Copy], value: Any, kind: str) -> str:
     for copy in copies:
         tree = copy.value(value, kind, "", 0)
-        text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = _encode(tree)
         # JSON text can name a lone surrogate, UTF-8 has none.
         encoded = text.encode("utf-8", "replace")
         if len(encoded) <= contract.MAX_BODY_BYTES:
@@ -104,7 +124,7 @@ class _Copy:
         self._values_left -= 1
         if isinstance(value, str):
             return self._cut(self.string(value, field, parent, depth))
-        if value is None or isinstance(value, bool | int | float):
+        if value is None or isinstance(value, _NUMBERS):
             return _number(value)
         if self._values_left < 0:
             return {"omitted": "size"}
@@ -166,17 +186,36 @@ class _OpenEvent(_Copy):
 class _ClosedEvent(_OpenEvent):
     """Content off: ids, and listed words in the fields that they are listed for."""
 
-    def text(self, value: str, field: str, parent: str) -> Any:
-        if f"{parent}.{field}" in contract.OPEN_TERMS and contract.term(value) is not None:
+    def string(self, value: str, field: str, parent: str, depth: int) -> Any:
+        # Most strings of most events are one of these, and nothing else then.
+        if field in contract.IDENTIFIER_FIELDS:
+            return contract.identifier(value)
+        if depth > 1 and value in contract.VOCABULARY.get(field, ()):
             return value
+        return super().string(value, field, parent, depth)
+
+    def text(self, value: str, field: str, parent: str) -> Any:
         if value in contract.VOCABULARY.get(field, ()):
+            return value
+        if parent in _OPEN_TERMS.get(field, ()) and contract.term(value) is not None:
             return value
         return {"omitted": "text", "length": len(value)}
 
     def keeps(self, value: dict[Any, Any], field: str, depth: int) -> bool:
         # Other keys than names of fields are data, and data may be content.
         is_withheld = depth > 0 and field in _WITHHELD
-        return not is_withheld and all(isinstance(key, str) and contract.is_field_name(key) for key in value)
+        return not is_withheld and _are_names(value)
+
+
+def _are_names(keys: Collection[Any]) -> bool:
+    """Whether all keys of an object are names of fields. Events have few; those known to be some are remembered."""
+    if _names.issuperset(keys):
+        return True
+    if not all(isinstance(key, str) and contract.is_field_name(key) for key in keys):
+        return False
+    if len(_names) + len(keys) <= _MAX_NAMES:
+        _names.update(keys)
+    return True
 
 
 def _number(value: float | None) -> float | None:
@@ -184,7 +223,7 @@ def _number(value: float | None) -> float | None:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool):
         return value
-    return int(value) if -(2**63) <= value < 2**63 else None
+    return int(value) if _LOWEST <= value <= _HIGHEST else None
 
 
 def _data(value: str) -> dict[str, Any] | None:

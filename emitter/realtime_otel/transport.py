@@ -32,8 +32,8 @@ MAX_REQUEST_BYTES: Final = 1024 * 1024
 HEARTBEAT_SECONDS: Final = 15
 EXIT_SECONDS: Final = 2.0
 
-_LINGER_SECONDS: Final = 0.2
-_BURST: Final = 512
+_LINGER_SECONDS: Final = 0.5
+_BURST: Final = 2048
 _BURST_SECONDS: Final = 0.0005
 _BREATH_SECONDS: Final = 0.0005
 _FRAMES_BYTES: Final = 64
@@ -166,9 +166,14 @@ class Worker:
     def _work(self) -> None:
         self._encode()
         self._beat()
+        again = time.monotonic() + _LINGER_SECONDS
         while not self._stopped and self._send():
-            self._encode()
             time.sleep(_BREATH_SECONDS)
+            # Not after each request: a few events at a time cost nearly what many do. But while a slow collector takes
+            # its time, what is noted must not fill the smaller queue.
+            if time.monotonic() > again:
+                self._encode()
+                again = time.monotonic() + _LINGER_SECONDS
 
     def _beat(self) -> None:
         for source in list(self._open):

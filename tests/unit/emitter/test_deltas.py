@@ -3,16 +3,18 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
 
 from realtime_otel.contract import Direction
-from realtime_otel.deltas import DeltaNote
+from realtime_otel.deltas import DELTA_IDS, DeltaNote, Parts
 from realtime_otel.entries import MAX_RUN, DeltaRun, Source
 from realtime_otel.fields import framed
 from realtime_otel.queue import Intake
 from realtime_otel.records import RecordEncoder
+from realtime_otel.redact import filling
 from tests.unit.emitter.recordings import recorded_events
 from tests.unit.emitter.streams import STARTED, stream_of
 
@@ -39,11 +41,12 @@ deltas = st.fixed_dictionaries(
 )
 
 
-def noted(source: Source, event: dict[str, Any], seen: int) -> DeltaNote:
+def noted(source: Source, event: dict[str, Any], seen: int, parts: Parts | None = None) -> DeltaNote:
     payload = event.get("delta")
-    size = (len(payload), payload[-2:]) if isinstance(payload, str) else (0, "")
-    ids = (event.get(key) for key in ("event_id", "item_id", "response_id", "call_id"))
-    return (source, seen, event["type"], *ids, *size)
+    size = (len(payload), filling(payload)) if isinstance(payload, str) else (0, 0)
+    ids = (event.get(key) for key in DELTA_IDS)
+    part = (Parts() if parts is None else parts).of(event["type"], *ids)
+    return (source, part, seen, event.get("event_id"), *size)
 
 
 def one_by_one(encoder: RecordEncoder, events: list[dict[str, Any]], seq: int, times: list[int]) -> bytes:
@@ -59,7 +62,8 @@ def test_a_run_has_the_bytes_of_its_records(events: list[dict[str, Any]], seq: i
     source = Source(encoder, resource=b"")
     times = [STARTED + at for at in range(len(events))]
 
-    notes = [noted(source, event, time) for event, time in zip(events, times, strict=True)]
+    parts = Parts()
+    notes = [noted(source, event, time, parts) for event, time in zip(events, times, strict=True)]
 
     assert encoder.deltas.framed(notes, seq, 0) == (one_by_one(encoder, events, seq, times), times[-1])
 
@@ -100,29 +104,28 @@ def test_the_deltas_of_a_stream_are_joined_up_to_what_else_it_says() -> None:
 
 
 def test_more_types_than_are_remembered_change_nothing() -> None:
-    encoder = RecordEncoder(stream_of())
+    encoder, parts = RecordEncoder(stream_of()), Parts()
     source = Source(encoder, resource=b"")
     for number in range(300):
-        event = {"type": f"x{number % 100}.delta", "item_id": "item_1"}
-        run, _ = encoder.deltas.framed([noted(source, event, STARTED)], number, 0)
+        event = {"type": f"x{number % 100}.delta", "event_id": "e" * (number // 3), "item_id": "item_1"}
+        run, _ = encoder.deltas.framed([noted(source, event, STARTED, parts)], number, 0)
         assert run == one_by_one(encoder, [event], number, [STARTED])
 
 
-def test_a_delta_that_cannot_be_told_is_stated_as_lost_with_its_run() -> None:
-    class Hostile:
-        def __eq__(self, other: object) -> bool:
+def test_a_delta_that_cannot_be_encoded_is_stated_as_lost_with_its_run() -> None:
+    class Hostile(str):
+        __slots__ = ()
+
+        def isidentifier(self) -> bool:
             raise RuntimeError
 
-        __hash__ = None  # type: ignore[assignment]
-
     source, intake = Source(RecordEncoder(stream_of()), resource=b""), Intake(PLENTY)
-    for item in ("item_1", Hostile(), "item_1"):
-        intake.put_delta(noted(source, {"type": "x.delta", "item_id": item}, STARTED))
+    for event_id in ("event_1", Hostile("event_2"), "event_3"):
+        intake.put_delta(noted(source, {"type": "x.delta", "event_id": event_id}, STARTED))
     (run,) = intake.take(10)
-    try:
+    with pytest.raises(RuntimeError):
         run.encode()
-    except RuntimeError:
-        intake.drop(run)
+    intake.drop(run)
 
     (stated,) = intake.take_drops()
     assert stated.seq == 0

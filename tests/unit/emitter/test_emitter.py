@@ -67,6 +67,20 @@ def test_a_stream_opens_with_what_is_known_about_it(collector: Collector) -> Non
     assert 0 <= opening.time_unix_nano - emitter.stream.started < 1_000_000_000
 
 
+def test_an_agent_that_was_handed_to_is_on_the_deltas_after_the_handoff(collector: Collector) -> None:
+    emitter = RealtimeEmitter(agent_name="Front desk")
+    for agent in ("Billing", "100 % service"):
+        emitter.server_event(DELTA)
+        emitter.server_event(DELTA)
+        emitter.agent_handed_off("", agent)
+    emitter.server_event(DELTA)
+
+    deltas = [record for record in sent(emitter, collector) if record.event_name.endswith(".delta")]
+
+    agents = [attributes_of(record)[contract.AGENT_NAME] for record in deltas]
+    assert agents == ["Front desk"] * 2 + ["Billing"] * 2 + ["100 % service"]
+
+
 def emitter_version() -> str:
     return emitter.version_of("realtime-otel")
 

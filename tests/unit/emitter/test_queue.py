@@ -13,6 +13,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
 
 from realtime_otel import contract
 from realtime_otel.contract import Direction, Fact
+from realtime_otel.deltas import Part
 from realtime_otel.entries import (
     DELTA_WEIGHT,
     OVERHEAD,
@@ -129,7 +130,7 @@ def test_a_full_intake_refuses_deltas_before_other_events_and_never_the_ends_of_
 
 def test_deltas_that_a_full_intake_refuses_are_stated_where_they_were_seen() -> None:
     source, intake = source_of(), Intake(12 * DELTA_WEIGHT)
-    delta = (source, source.now(), "x.delta", None, None, None, None, 0, "")
+    delta = (source, Part("x.delta", None, None, None), source.now(), None, 0, 0)
     for _ in range(20):
         intake.put_delta(delta)
     intake.put(entry_of(source))
