@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from rich.console import Console, Group, JustifyMethod
 from rich.table import Table
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from realtime_otel import contract
 
+from .otlp.values import values_of
 from .stitch import attributes as key
 from .stitch.build import ENDED, STARTED
 
@@ -163,19 +163,7 @@ def _by_start(one: Span | Span.Event) -> tuple[int, int]:
     return one.time_unix_nano, 0
 
 
-def values_of(attributes: Iterable[KeyValue]) -> dict[str, Any]:
-    """OTLP's attributes as Python's values."""
-    return {pair.key: _value(pair.value) for pair in attributes}
-
-
 def _number(values: dict[str, Any], name: str) -> float | None:
     """None for what is no number: an application can name an attribute as it likes."""
     value = values.get(name)
     return value if isinstance(value, int | float) else None
-
-
-def _value(value: AnyValue) -> Any:
-    kind = value.WhichOneof("value")
-    if kind == "array_value":
-        return [_value(member) for member in value.array_value.values]
-    return getattr(value, kind) if kind is not None else None

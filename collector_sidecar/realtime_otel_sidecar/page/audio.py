@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..otlp.values import values_of
 from ..stitch import attributes as key
-from .spans import Seen, values_of
+from .spans import Seen
 
 SECOND, MILLISECOND = 1_000_000_000, 1_000_000
 

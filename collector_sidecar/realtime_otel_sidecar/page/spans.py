@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from ..otlp.encode import SCOPE
+from ..otlp.values import values_of
 from ..stitch import attributes as key
 
 ROLES: Final = {
@@ -28,8 +27,6 @@ STILL_NANOSECONDS: Final = 90_000_000_000
 """A conversation of which nothing came for so long, not even a heartbeat, does not go on before one's eyes."""
 LARGEST: Final = 1e12
 """Of what is a time, a length or a count here."""
-EXACT: Final = range(-(2**53), 2**53 + 1)
-"""Whole numbers that JavaScript keeps."""
 
 
 @dataclass(slots=True)
@@ -132,26 +129,3 @@ def _in_order(spans: dict[bytes, Seen]) -> list[Seen]:
                 ordered[seen.span.span_id] = seen
                 waiting += reversed(seen.below)
     return list(ordered.values())
-
-
-def values_of(attributes: Iterable[KeyValue]) -> dict[str, Any]:
-    """OTLP's attributes as values that JSON and JavaScript can hold."""
-    return {pair.key: _value(pair.value) for pair in attributes}
-
-
-def _value(value: AnyValue) -> Any:
-    match value.WhichOneof("value"):
-        case None:
-            return None
-        case "array_value":
-            return [_value(member) for member in value.array_value.values]
-        case "kvlist_value":
-            return values_of(value.kvlist_value.values)
-        case "bytes_value":
-            return value.bytes_value.hex()
-        case "double_value":
-            return value.double_value if math.isfinite(value.double_value) else str(value.double_value)
-        case "int_value":
-            return value.int_value if value.int_value in EXACT else str(value.int_value)
-        case kind:
-            return getattr(value, kind)

@@ -9,10 +9,11 @@ from typing import Any, Final
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from ..otlp.values import values_of
 from ..stitch import attributes as key
 from ..stitch.build import ENDED, STARTED
 from .audio import Audio, audio_of, first_audio
-from .spans import OTHER, Seen, traces, values_of
+from .spans import OTHER, Seen, traces
 from .summary import summary
 
 MILLISECOND: Final = 1_000_000

@@ -15,9 +15,9 @@ from realtime_otel_sidecar.metrics.instruments import BY_NUMBER, Kind
 from realtime_otel_sidecar.metrics.measure import Meter
 from realtime_otel_sidecar.metrics.sums import Key, Series, Sums
 from realtime_otel_sidecar.otlp.resources import ResourceReader
+from realtime_otel_sidecar.otlp.values import values_of
 from realtime_otel_sidecar.stitch.spans import Resource, Span, SpanEvent
 from realtime_otel_sidecar.store.database import Database
-from realtime_otel_sidecar.tree import values_of
 from tests.faults.suite.comparing import Spans
 from tests.unit.sidecar.rig import core_spans
 

@@ -3,6 +3,7 @@
 const given = JSON.parse(document.getElementById("data").textContent);
 const page = document.getElementById("page");
 const RENEW_MS = 1000;
+const SCROLLED = [".tree", ".details"]; // what has a view of its own, which stays where it is when all is drawn again
 
 const shown = {
   list: given.conversations, // what is known of all: whole conversations, or in a live page their summaries
@@ -49,17 +50,22 @@ const spanOf = (id) => (id && shown.conversation ? shown.conversation.spans.find
 
 function draw() {
   const left = page.querySelector(".scroller")?.scrollLeft || 0;
-  const top = page.querySelector(".details")?.scrollTop || 0;
+  const tops = SCROLLED.map((selector) => page.querySelector(selector)?.scrollTop || 0);
   const active = focused();
   const { conversation } = shown;
   const parts = conversation ? conversationView(conversation) : listView(shown.list, given.live);
-  const lost = given.live && !shown.connected ? el("p", { class: "card notice", role: "status" }, "The server does not answer. This is what it said last.") : "";
+  const lost =
+    given.live && !shown.connected
+      ? el("p", { class: "card notice", role: "status" }, "The server does not answer. This is what it said last.")
+      : "";
   page.replaceChildren(el("main", { class: conversation ? "one" : "all" }, [lost, parts].flat().filter(Boolean)));
   if (!conversation) return;
   fitToWidth(page, conversation);
   markSelected(null);
   page.querySelector(".scroller").scrollLeft = left;
-  page.querySelector(".details").scrollTop = top;
+  SCROLLED.forEach((selector, at) => {
+    page.querySelector(selector).scrollTop = tops[at];
+  });
   if (active) focusAgain(active);
 }
 
@@ -68,38 +74,61 @@ function conversationView(conversation) {
   return [
     ...headView(conversation, given.live || given.conversations.length > 1),
     timelineView(conversation, current(), actions),
-    el("div", { class: "below" }, treeView(conversation, shown.selected, shown.folded, actions), el("div", { class: "side" })),
+    el(
+      "div",
+      { class: "below" },
+      treeView(conversation, shown.selected, shown.folded, actions),
+      el("div", { class: "side" }),
+    ),
   ];
 }
 
 /** Show which span is chosen; `from`: where it was chosen, so that what the reader looks at stays where it is. */
 function markSelected(from) {
   const span = spanOf(shown.selected);
-  for (const each of page.querySelectorAll("[data-span], [data-shadow]")) {
-    const chosen = Boolean(span) && (each.dataset.span || each.dataset.shadow) === span.id;
-    each.classList.toggle("chosen", chosen);
-    if (each.dataset.span) each.setAttribute("aria-pressed", String(chosen && !each.classList.contains("mark")));
+  for (const each of page.querySelectorAll(".chosen")) mark(each, false);
+  for (const row of page.querySelectorAll('[aria-selected="true"]')) row.setAttribute("aria-selected", "false");
+  if (span) {
+    for (const each of page.querySelectorAll(`[data-span="${span.id}"], [data-shadow="${span.id}"]`)) mark(each, true);
+    selectRow(page.querySelector(`[data-row="${span.id}"]:not([data-event])`), from);
   }
-  for (const row of page.querySelectorAll("[data-row]")) {
-    const chosen = Boolean(span) && row.dataset.row === span.id && row.dataset.event === undefined;
-    row.setAttribute("aria-selected", String(chosen));
-    if (chosen && from !== "tree") {
-      for (const other of page.querySelectorAll('[role="treeitem"]')) other.setAttribute("tabindex", "-1");
-      row.setAttribute("tabindex", "0");
-      if (from) row.scrollIntoView({ block: "nearest" });
-    }
-  }
-  reachable(span);
+  oneTabStop(
+    page.querySelectorAll('[data-span][tabindex="0"]'),
+    span && page.querySelector(`[data-span="${span.id}"]`),
+  );
   page.querySelector(".side").replaceChildren(detailsView(shown.conversation, span, actions));
-  if (span && from && from !== "timeline") page.querySelector(`.bar-of[data-span="${span.id}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
-  if (span && from && window.matchMedia("(max-width: 60rem)").matches) page.querySelector(".details").scrollIntoView({ block: "start" });
+  if (!span || !from) return;
+  if (from !== "timeline")
+    page.querySelector(`.bar-of[data-span="${span.id}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  if (window.matchMedia("(max-width: 60rem)").matches)
+    page.querySelector(".details").scrollIntoView({ block: "start" });
 }
 
-/** One bar of the timeline can be reached by Tab. */
-function reachable(span) {
-  const bars = [...page.querySelectorAll("[data-span]")];
-  const one = (span && bars.find((bar) => bar.dataset.span === span.id)) || bars.find((bar) => bar.getAttribute("tabindex") === "0") || bars[0];
-  for (const each of bars) each.setAttribute("tabindex", each === one ? "0" : "-1");
+function mark(each, chosen) {
+  each.classList.toggle("chosen", chosen);
+  if (each.hasAttribute("aria-pressed")) each.setAttribute("aria-pressed", String(chosen));
+}
+
+function selectRow(row, from) {
+  if (!row) return; // it is folded away
+  row.setAttribute("aria-selected", "true");
+  oneTabStop(page.querySelectorAll('[role="treeitem"][tabindex="0"]'), row);
+  if (from && from !== "tree") reveal(row);
+}
+
+/** Bring a row into the tree's own view; the rest of the page stays where it is. */
+function reveal(row) {
+  const tree = row.parentElement;
+  const isSeen =
+    row.offsetTop >= tree.scrollTop && row.offsetTop + row.offsetHeight <= tree.scrollTop + tree.clientHeight;
+  if (!isSeen) tree.scrollTop = row.offsetTop - tree.clientHeight / 3;
+}
+
+/** Of the timeline's bars, and of the tree's rows, Tab reaches one; arrows reach the others. */
+function oneTabStop(before, wanted) {
+  const one = wanted || before[0] || page.querySelector("[data-span]");
+  for (const each of before) if (each !== one) each.setAttribute("tabindex", "-1");
+  one?.setAttribute("tabindex", "0");
 }
 
 // --- The keyboard, and the pointer --------------------------------------------------------------------------------------
@@ -108,7 +137,9 @@ function focused() {
   const { dataset } = document.activeElement || {};
   if (dataset?.span) return `[data-span="${dataset.span}"]`;
   if (dataset?.row) return `[data-row="${dataset.row}"]${dataset.event === undefined ? ":not([data-event])" : ""}`;
-  return document.activeElement?.getAttribute("aria-label") ? `[aria-label="${CSS.escape(document.activeElement.getAttribute("aria-label"))}"]` : null;
+  return document.activeElement?.getAttribute("aria-label")
+    ? `[aria-label="${CSS.escape(document.activeElement.getAttribute("aria-label"))}"]`
+    : null;
 }
 
 const focusAgain = (selector) => page.querySelector(selector)?.focus({ preventScroll: true });
@@ -130,7 +161,9 @@ document.addEventListener("keydown", (event) => {
 /** Left and right: in time, within the lane. Up and down: to what is nearest in time in the next lane. */
 function moveInTimeline(event) {
   const here = document.activeElement;
-  const lanes = [...page.querySelectorAll(".timeline .lane")].map((each) => [...each.querySelectorAll("[data-span]")].sort((a, b) => leftOf(a) - leftOf(b))).filter((bars) => bars.length);
+  const lanes = [...page.querySelectorAll(".timeline .lane")]
+    .map((each) => [...each.querySelectorAll("[data-span]")].sort((a, b) => leftOf(a) - leftOf(b)))
+    .filter((bars) => bars.length);
   const lane = lanes.findIndex((bars) => bars.includes(here));
   const at = lanes[lane].indexOf(here);
   let next = null;
@@ -146,15 +179,19 @@ function moveInTimeline(event) {
 }
 
 const leftOf = (bar) => parseFloat(bar.style.left);
-const nearest = (bars, left) => bars?.reduce((best, bar) => (Math.abs(leftOf(bar) - left) < Math.abs(leftOf(best) - left) ? bar : best));
+const nearest = (bars, left) =>
+  bars?.reduce((best, bar) => (Math.abs(leftOf(bar) - left) < Math.abs(leftOf(best) - left) ? bar : best));
 
-new ResizeObserver(() => { if (shown.conversation) fitToWidth(page, shown.conversation); }).observe(page);
+new ResizeObserver(() => {
+  if (shown.conversation) fitToWidth(page, shown.conversation);
+}).observe(page);
 
 // --- Which conversation -------------------------------------------------------------------------------------------------
 
 async function route() {
   const wanted = decodeURIComponent(location.hash.slice(1));
-  if (wanted !== shown.conversation?.trace) Object.assign(shown, { conversation: null, selected: null, zoom: null, folded: new Set() });
+  if (wanted !== shown.conversation?.trace)
+    Object.assign(shown, { conversation: null, selected: null, zoom: null, folded: new Set() });
   if (given.live) await renew();
   else {
     const only = given.conversations.length === 1 ? given.conversations[0] : null;
@@ -167,7 +204,9 @@ async function route() {
 async function renew() {
   const wanted = decodeURIComponent(location.hash.slice(1));
   try {
-    const answer = await fetch(wanted ? `conversations/${encodeURIComponent(wanted)}` : "conversations", { cache: "no-store" });
+    const answer = await fetch(wanted ? `conversations/${encodeURIComponent(wanted)}` : "conversations", {
+      cache: "no-store",
+    });
     if (answer.status === 404 && wanted) {
       location.hash = "";
       return;
@@ -186,6 +225,13 @@ async function renew() {
   }
 }
 
+/** Again and again; a conversation that takes long to draw is drawn less often. */
+async function keepRenewing() {
+  const began = performance.now();
+  if (!document.hidden) await renew();
+  setTimeout(keepRenewing, Math.max(RENEW_MS, (performance.now() - began) * 5));
+}
+
 addEventListener("hashchange", route);
 route();
-if (given.live) setInterval(() => { if (!document.hidden) renew(); }, RENEW_MS);
+if (given.live) setTimeout(keepRenewing, RENEW_MS);

@@ -9,7 +9,9 @@ function el(tag, given = {}, ...children) {
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -44,9 +46,17 @@ function clock(ms, parts = {}) {
   const date = new Date(ms);
   if (Number.isNaN(date.getTime())) return "unknown";
   return new Intl.DateTimeFormat("en-GB", {
-    year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", ...parts,
+    year: "numeric",
+    month: "short",
+    day: "numeric",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    ...parts,
   }).format(date);
 }
 
-const zone = () => Intl.DateTimeFormat("en-GB", { timeZoneName: "short" })
-  .formatToParts(new Date()).find((part) => part.type === "timeZoneName").value;
+const zone = () =>
+  Intl.DateTimeFormat("en-GB", { timeZoneName: "short" })
+    .formatToParts(new Date())
+    .find((part) => part.type === "timeZoneName").value;

@@ -9,29 +9,64 @@ const COLUMNS = [
   ["Response time", "number", (each) => (each.wait ? lasting(each.wait.median) : "—")],
   ["Interruptions", "number", (each) => each.counts.interruptions],
   ["Errors", "number", (each) => each.counts.errors],
-  ["Tokens", "number", (each) => `${each.counts.input_tokens.toLocaleString("en")} → ${each.counts.output_tokens.toLocaleString("en")}`],
+  [
+    "Tokens",
+    "number",
+    (each) => `${each.counts.input_tokens.toLocaleString("en")} → ${each.counts.output_tokens.toLocaleString("en")}`,
+  ],
 ];
 
 function listView(conversations, live) {
-  const heading = el("div", { class: "bar" },
+  const heading = el(
+    "div",
+    { class: "bar" },
     el("h1", {}, "Conversations"),
-    el("p", { class: "muted" }, live ? "Renewed as spans settle. The newest first." : plural(conversations.length, "conversation")));
-  if (!conversations.length) return [heading, live ? invitation() : el("p", { class: "card empty" }, "There is no span in this file.")];
+    el(
+      "p",
+      { class: "muted" },
+      live ? "Renewed as spans settle. The newest first." : plural(conversations.length, "conversation"),
+    ),
+  );
+  if (!conversations.length)
+    return [heading, live ? invitation() : el("p", { class: "card empty" }, "There is no span in this file.")];
   const newest = [...conversations].sort((a, b) => b.started - a.started);
-  const head = el("tr", {}, COLUMNS.map(([name, kind]) => el("th", { scope: "col", class: kind }, name)), el("th", { scope: "col" }, "State"));
-  return [heading, el("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Conversations" },
-    el("table", { class: "list" }, el("thead", {}, head), el("tbody", {}, newest.map(line))))];
+  const head = el(
+    "tr",
+    {},
+    COLUMNS.map(([name, kind]) => el("th", { scope: "col", class: kind }, name)),
+    el("th", { scope: "col" }, "State"),
+  );
+  return [
+    heading,
+    el(
+      "div",
+      { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Conversations" },
+      el("table", { class: "list" }, el("thead", {}, head), el("tbody", {}, newest.map(line))),
+    ),
+  ];
 }
 
 function line(each) {
   const cells = COLUMNS.map(([name, kind, value], at) => {
     const bad = name === "Errors" && each.counts.errors > 0;
     const text = String(value(each));
-    return el("td", { class: `${kind}${bad ? " bad" : ""}`, "data-label": name },
-      at ? text : el("a", { href: `#${each.trace}` }, text));
+    return el(
+      "td",
+      { class: `${kind}${bad ? " bad" : ""}`, "data-label": name },
+      at ? text : el("a", { href: `#${each.trace}` }, text),
+    );
   });
-  return el("tr", { "data-id": each.trace, onclick: () => { location.hash = each.trace; } }, cells,
-    el("td", { "data-label": "State" }, state(each)));
+  return el(
+    "tr",
+    {
+      "data-id": each.trace,
+      onclick: () => {
+        location.hash = each.trace;
+      },
+    },
+    cells,
+    el("td", { "data-label": "State" }, state(each)),
+  );
 }
 
 function state(each) {
@@ -42,10 +77,13 @@ function state(each) {
 
 /** What to do while there is nothing to see. */
 function invitation() {
-  return el("div", { class: "card empty" },
+  return el(
+    "div",
+    { class: "card empty" },
     el("h2", {}, "Waiting for a conversation"),
     el("p", {}, "Start an agent that is observed with this in its environment:"),
     el("pre", { tabindex: "0" }, `export OTEL_EXPORTER_OTLP_ENDPOINT=${given.endpoint}`),
     el("p", {}, "One line in it is all that it needs:"),
-    el("pre", { tabindex: "0" }, "realtime_otel.observe(session)  # before it is entered"));
+    el("pre", { tabindex: "0" }, "realtime_otel.observe(session)  # before it is entered"),
+  );
 }

@@ -8,8 +8,17 @@ function treeView(conversation, selected, folded, actions) {
   for (const row of rows) tree.append(treeRow(row, row.span.id === selected && !row.event, conversation, actions));
   if (!tree.querySelector('[tabindex="0"]') && tree.firstChild) tree.firstChild.setAttribute("tabindex", "0");
   tree.addEventListener("keydown", (event) => treeKeys(event, tree, actions));
-  return el("section", { class: "card spans", "aria-label": "Spans" }, el("div", { class: "bar" }, el("h2", {}, "Spans"),
-    el("p", { class: "muted" }, plural(conversation.spans.length, "span"))), tree);
+  return el(
+    "section",
+    { class: "card spans", "aria-label": "Spans" },
+    el(
+      "div",
+      { class: "bar" },
+      el("h2", {}, "Spans"),
+      el("p", { class: "muted" }, plural(conversation.spans.length, "span")),
+    ),
+    tree,
+  );
 }
 
 /** Rows as they stand: {span, event, level, parent}. */
@@ -42,13 +51,27 @@ function treeRows(conversation, folded) {
 
 function treeRow({ span, event, level, has, open }, selected, conversation, actions) {
   const row = el("div", {
-    role: "treeitem", class: `row ${event ? "event" : span.role}${span.error && !event ? " error" : ""}`, tabindex: selected ? "0" : "-1",
-    "aria-level": level, "aria-expanded": has ? String(open) : undefined, "aria-selected": String(selected),
-    "data-row": span.id, "data-event": event ? "" : undefined, style: { "--level": String(Math.min(level, 12)) },
+    role: "treeitem",
+    class: `row ${event ? "event" : span.role}${span.error && !event ? " error" : ""}`,
+    tabindex: selected ? "0" : "-1",
+    "aria-level": level,
+    "aria-expanded": has ? String(open) : undefined,
+    "aria-selected": String(selected),
+    "data-row": span.id,
+    "data-event": event ? "" : undefined,
+    style: { "--level": String(Math.min(level, 12)) },
   });
   const fold = el("span", { class: "fold", "aria-hidden": "true" }, has ? (open ? "▾" : "▸") : "");
-  if (has) fold.addEventListener("click", (click) => { click.stopPropagation(); actions.fold(span.id); });
-  row.append(fold, el("i", { class: `dot ${event ? severity(event) : ""}`, "aria-hidden": "true" }), ...(event ? eventCells(event) : spanCells(span)));
+  if (has)
+    fold.addEventListener("click", (click) => {
+      click.stopPropagation();
+      actions.fold(span.id);
+    });
+  row.append(
+    fold,
+    el("i", { class: `dot ${event ? severity(event) : ""}`, "aria-hidden": "true" }),
+    ...(event ? eventCells(event) : spanCells(span)),
+  );
   row.addEventListener("click", () => actions.select(span.id, "tree"));
   return row;
 }
@@ -57,11 +80,23 @@ function spanCells(span) {
   const notes = [];
   if (span.open) notes.push(el("span", { class: "badge live" }, "open"));
   else if (span.error) notes.push(el("span", { class: "badge bad" }, span.error));
-  else if (span.reason && REASONS[span.reason] !== "good") notes.push(el("span", { class: `badge ${REASONS[span.reason] || ""}` }, reasonWords(span.reason)));
+  else if (span.reason && REASONS[span.reason] !== "good")
+    notes.push(el("span", { class: `badge ${REASONS[span.reason] || ""}` }, reasonWords(span.reason)));
   if (span.cut) notes.push(el("span", { class: "badge warn" }, "barge-in"));
-  const what = span.role === "tool" && span.attributes["gen_ai.tool.call.arguments"] ? span.attributes["gen_ai.tool.call.arguments"] : span.text;
+  const what =
+    span.role === "tool" && span.attributes["gen_ai.tool.call.arguments"]
+      ? span.attributes["gen_ai.tool.call.arguments"]
+      : span.text;
   return [
-    el("span", { class: "what" }, el("b", {}, title(span)), what ? " " : "", what ? el("span", { class: span.role === "tool" ? "code" : "said" }, what) : "", " ", notes),
+    el(
+      "span",
+      { class: "what" },
+      el("b", {}, title(span)),
+      what ? " " : "",
+      what ? el("span", { class: span.role === "tool" ? "code" : "said" }, what) : "",
+      " ",
+      notes,
+    ),
     el("span", { class: "time" }, offset(span.start, 2)),
     el("span", { class: "time long" }, span.open ? "…" : lasting(span.end - span.start)),
   ];
@@ -70,8 +105,16 @@ function spanCells(span) {
 function eventCells(event) {
   const what = event.log
     ? [el("span", { class: "logger" }, event.log.severity), " ", event.log.message]
-    : [event.name, event.attributes["error.type"] ? ` ${event.attributes["error.type"]}` : "", event.attributes["openai.realtime.error.code"] ? ` ${event.attributes["openai.realtime.error.code"]}` : ""];
-  return [el("span", { class: "what" }, what), el("span", { class: "time" }, offset(event.at, 2)), el("span", { class: "time long" })];
+    : [
+        event.name,
+        event.attributes["error.type"] ? ` ${event.attributes["error.type"]}` : "",
+        event.attributes["openai.realtime.error.code"] ? ` ${event.attributes["openai.realtime.error.code"]}` : "",
+      ];
+  return [
+    el("span", { class: "what" }, what),
+    el("span", { class: "time" }, offset(event.at, 2)),
+    el("span", { class: "time long" }),
+  ];
 }
 
 /** As the ARIA practices have it for trees. */
@@ -90,7 +133,11 @@ function treeKeys(event, tree, actions) {
     ArrowRight: () => (expanded === "false" ? actions.fold(row.dataset.row) : expanded && focusRow(rows, at + 1)),
     ArrowLeft: () => {
       if (expanded === "true") actions.fold(row.dataset.row);
-      else focusRow(rows, rows.findLastIndex((other, index) => index < at && Number(other.getAttribute("aria-level")) < level));
+      else
+        focusRow(
+          rows,
+          rows.findLastIndex((other, index) => index < at && Number(other.getAttribute("aria-level")) < level),
+        );
     },
     Enter: () => actions.select(row.dataset.row, "tree"),
     " ": () => actions.select(row.dataset.row, "tree"),

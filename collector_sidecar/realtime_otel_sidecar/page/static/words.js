@@ -1,18 +1,35 @@
 // What things are called.
 
 const ROLES = {
-  session: "Session", user: "User", agent: "Agent", tool: "Tool",
-  playback: "Playback", transcript: "Transcript", other: "Application",
+  session: "Session",
+  user: "User",
+  agent: "Agent",
+  tool: "Tool",
+  playback: "Playback",
+  transcript: "Transcript",
+  other: "Application",
 };
 
 const LINKS = {
-  answers: "answers", speaks: "speaks the output of", interrupts: "interrupts",
-  continues: "continues", transcribes: "is the transcript of",
+  answers: "answers",
+  speaks: "speaks the output of",
+  interrupts: "interrupts",
+  continues: "continues",
+  transcribes: "is the transcript of",
 };
 
 const REASONS = {
-  completed: "good", session_closed: "good", silence: "warn", interrupted: "warn", cancelled: "warn",
-  incomplete: "warn", superseded: "warn", disconnected: "bad", failed: "bad", evicted: "bad", internal_error: "bad",
+  completed: "good",
+  session_closed: "good",
+  silence: "warn",
+  interrupted: "warn",
+  cancelled: "warn",
+  incomplete: "warn",
+  superseded: "warn",
+  disconnected: "bad",
+  failed: "bad",
+  evicted: "bad",
+  internal_error: "bad",
 };
 
 const reasonWords = (reason) => reason.replaceAll("_", " ");
@@ -42,5 +59,6 @@ function spoken(span) {
   return parts.join(", ");
 }
 
-const cutWords = ({ audio }) => `heard ${((audio.heard - audio.start) / 1000).toFixed(1)} of ${tenths(audio.end - audio.start)}`;
+const cutWords = ({ audio }) =>
+  `heard ${((audio.heard - audio.start) / 1000).toFixed(1)} of ${tenths(audio.end - audio.start)}`;
 const tenths = (ms) => `${(ms / 1000).toFixed(1)} s`;
