@@ -24,7 +24,7 @@ ARGUMENTS: Final = (
     "--disable-sync", "--no-first-run",
 )  # fmt: skip
 DESKTOP: Final = {"width": 1440, "height": 1000}
-WAIT_MS: Final = 10_000
+WAIT_MS: Final = 20_000
 PHONE: Final = {"width": 390, "height": 844}
 
 
