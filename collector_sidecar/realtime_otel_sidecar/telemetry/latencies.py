@@ -1,6 +1,6 @@
 """Durations that the sidecar takes of itself, a histogram each. Who takes them knows nothing of the SDK.
 
-Until `connect` has said where they go, and for ever if telemetry is off, a duration goes nowhere.
+Until `Reporting` takes them, and for ever if telemetry is off, a duration goes nowhere.
 """
 
 from __future__ import annotations
@@ -46,14 +46,19 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """All of them; each is an instrument of the table."""
+    """All of them; each is an instrument of the table, which says what it is."""
 
     request: Latency = field(default_factory=Latency)
+    """Of a request that came, to its answer."""
     record: Latency = field(default_factory=Latency)
+    """From an event to here."""
     commit: Latency = field(default_factory=Latency)
     export: Latency = field(default_factory=Latency)
+    """Of a request that was sent, to its answer."""
     delivery: Latency = field(default_factory=Latency)
+    """From a span's settling to the collector."""
     span: Latency = field(default_factory=Latency)
+    """From a span's end to the collector."""
 
 
 def error_type(error: BaseException) -> str:
