@@ -8,7 +8,7 @@ RUN := PYTHONPATH=. $(BIN)/python
 MINUTES ?= 10
 FRAMEWORKS := .cache/frameworks
 
-.PHONY: demo test check faults soak fuzz frameworks collectors versions bench lint docs screenshots dashboards lock clean
+.PHONY: demo test check faults soak fuzz frameworks collectors versions bench lint docs screenshots dashboards pictures lock clean
 
 demo: $(VENV)/demo
 	@mkdir -p .cache
@@ -73,6 +73,10 @@ dashboards: $(VENV)/dev
 # The pictures of the documentation, of real conversations; needs Chromium. Not exactly the same ones each time.
 screenshots: $(VENV)/dev
 	$(RUN) -m docs.generate.pictures
+# What docs/dashboards.md shows, drawn from a real Prometheus behind some minutes of conversations. Needs a chromium.
+pictures: $(VENV)/dev
+	$(RUN) -m tests.stack.build
+	$(RUN) -m tests.monitoring.pictures
 
 # Hash-pinned for every platform and Python, without addresses. An installation needs nothing that is not listed.
 lock: $(VENV)/dev

@@ -33,7 +33,7 @@ PROMETHEUS: Final = ROOT / "deploy" / "prometheus"
 CONFIG: Final = PROMETHEUS / "prometheus.yaml"
 RULES: Final = sorted((PROMETHEUS / "rules").glob("*.yaml"))
 SCENARIOS: Final = sorted((ROOT / "tests" / "scenarios" / "streams").glob("*.jsonl"))
-DEMO: Final = ("weather", "parallel-calls", "barge-in", "hang-up", "failing-tool", "mcp", "handoff")
+DEMO: Final = ("weather", "barge-in", "mcp")
 """Scenarios of the scripted server."""
 AGENT: Final = "voice-agent"
 SHORT: Final = ("--metrics-interval", "0.5", "--telemetry-interval", "0.5", "--gap-wait", "1")

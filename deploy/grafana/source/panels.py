@@ -172,13 +172,14 @@ def rows(
     columns: Sequence[Column],
     *,
     span: int = 24,
+    height: int = 8,
     links: Sequence[tuple[str, str]] = (),
 ) -> table.Panel:
     """A table with a row for each value of the labels ``by`` (and what these are called), one column a query.
 
     ``links``: title and address, on the first column.
     """
-    panel = table.Panel().title(title).description(description).datasource(PROMETHEUS).span(span).height(8)
+    panel = table.Panel().title(title).description(description).datasource(PROMETHEUS).span(span).height(height)
     targets = _targets([Query(column.expression) for column in columns])
     panel.targets([target.instant().format(PromQueryFormat.TABLE) for target in targets])
     values = {f"Value #{chr(ord('A') + number)}": column for number, column in enumerate(columns)}

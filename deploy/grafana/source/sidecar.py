@@ -6,13 +6,11 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.builders import dashboard
 
-from . import panels
+from . import panels, room
+from .own import EACH, HERE, SIDECAR, S, most, summed
 from .panels import CHOSEN, Column, Query, lines, number, per_minute, quantile, rate, share, total
 
-S: Final = "realtime_otel_sidecar_"
-HERE: Final = 'instance=~"$sidecar"'
-SIDECAR: Final = ("sidecar", "Sidecar", f"label_values({S}serving, instance)")
-EACH: Final = "{{instance}}"
+RETRYABLE: Final = "realtime_otel_sidecar_retryable"
 
 RECORDS: Final = "openai_realtime_records_total"
 LOST: Final = f'{CHOSEN}, openai_realtime_records_state!="taken"'
@@ -34,24 +32,15 @@ def sidecar() -> dashboard.Dashboard:
         "How late, and how much": _throughput(),
         "What waits": _waiting(),
         "How much of the conversations was seen": _quality(),
-        "How near the bounds are": _bounds(),
-        "What is stored": _stored(),
-        "Processes": _processes(),
+        "How near the bounds are": room.bounds(),
+        "What is stored": room.stored(),
+        "Processes": room.processes(),
     }.items():
         if title:
             made.with_row(panels.row(title))
         for panel in shown:
             made.with_panel(panel)
     return made
-
-
-def _sum(metric: str, by: str = "instance") -> str:
-    """A value of the sidecars that is read off."""
-    return f"sum by ({by}) ({S}{metric}{{{HERE}}})"
-
-
-def _most(metric: str) -> str:
-    return f"max by (instance) ({S}{metric}{{{HERE}}})"
 
 
 def _now() -> list[Any]:
@@ -95,8 +84,8 @@ def _now() -> list[Any]:
             span=3,
         ),
         number(
-            "Sessions without a gap",
-            "Share of those that ended in this time.",
+            "Without a gap",
+            "Share of the sessions that ended in this time: every record of them came.",
             share(total(ended, complete), total(ended, HERE)),
             "percentunit",
             steps=[("red", None), ("orange", 0.99), ("green", 0.999)],
@@ -104,8 +93,8 @@ def _now() -> list[Any]:
             span=3,
         ),
         number(
-            "Oldest span that waits",
-            "For the Collector.",
+            "Oldest in the outbox",
+            "How long the oldest span waits for the Collector.",
             f"max({S}outbox_age_seconds{{{HERE}}})",
             "s",
             steps=seconds,
@@ -132,7 +121,8 @@ def _alerts() -> Any:
         "Alerts that fire",
         "Nothing, as long as all is well. Each has its heading in the runbook.",
         names,
-        [Column(f'max by ({", ".join(names)}) (ALERTS{{alertstate="firing"}})', "Fires", "short")],
+        height=5,
+        columns=[Column(f'max by ({", ".join(names)}) (ALERTS{{alertstate="firing"}})', "Fires", "short")],
     )
 
 
@@ -176,10 +166,10 @@ def _throughput() -> list[Any]:
         ),
         lines(
             "Requests",
-            "A second, and those that were refused, by why.",
+            "A second, and those that were refused. `true`: they are sent again; `false`: their clients drop them.",
             [
                 Query(rate(f"{requests}_count", HERE), "all"),
-                Query(rate(f"{S}request_refused_total", HERE, "error_type"), "refused: {{error_type}}"),
+                Query(rate(f"{S}request_refused_total", HERE, RETRYABLE), f"refused, {{{{{RETRYABLE}}}}}"),
             ],
             "cps",
         ),
@@ -205,14 +195,14 @@ def _waiting() -> list[Any]:
         lines(
             "Spans that wait for the Collector",
             "The outbox.",
-            [Query(_sum("outbox_span_count"), EACH)],
+            [Query(summed("outbox_span_count"), EACH)],
             "short",
             stacked=True,
         ),
         lines(
             "How full the outbox is",
             "At 1, requests are refused.",
-            [Query(_most("outbox_utilization_ratio"), EACH)],
+            [Query(most("outbox_utilization_ratio"), EACH)],
             "percentunit",
             most=1,
             limit=0.5,
@@ -220,7 +210,7 @@ def _waiting() -> list[Any]:
         lines(
             "Oldest span in the outbox",
             "How long it has waited.",
-            [Query(_most("outbox_age_seconds"), EACH)],
+            [Query(most("outbox_age_seconds"), EACH)],
             "s",
             limit=120,
         ),
@@ -245,7 +235,7 @@ def _waiting() -> list[Any]:
         lines(
             "Gaps",
             "Numbers that are waited for, and records that wait behind them.",
-            [Query(_sum("gap_count"), f"gaps {EACH}"), Query(_sum("record_held"), f"held records {EACH}")],
+            [Query(summed("gap_count"), f"gaps {EACH}"), Query(summed("record_held"), f"held records {EACH}")],
             "short",
         ),
         lines(
@@ -275,7 +265,7 @@ def _waiting() -> list[Any]:
         lines(
             "Held back until a session ends",
             "With `--export closed`: spans that wait.",
-            [Query(_sum("held_span_count"), EACH)],
+            [Query(summed("held_span_count"), EACH)],
             "short",
         ),
     ]
@@ -375,138 +365,5 @@ def _quality() -> list[Any]:
                 ),
             ],
             "cpm",
-        ),
-    ]
-
-
-def _bounds() -> list[Any]:
-    limit = "realtime_otel_sidecar_limit"
-    name = f"{{{{{limit}}}}}"
-    return [
-        lines(
-            "How near each bound is",
-            "1 is at the bound: of services the greediest, of streams the largest.",
-            [Query(f"max by ({limit}) ({S}limit_utilization_ratio{{{HERE}}})", name)],
-            "percentunit",
-            most=1,
-            limit=0.8,
-        ),
-        lines(
-            "What a bound took away",
-            "A minute: what was left out, cut or ended because of a setting.",
-            [Query(per_minute(f"{S}limit_reached_total", HERE, limit), name)],
-            "cpm",
-        ),
-        lines(
-            "Conversations that were ended for want of room",
-            "A minute, by setting and by service.",
-            [
-                Query(per_minute(f"{S}stream_evicted_total", HERE, limit), name),
-                Query(
-                    per_minute(f"{S}service_evicted_total", HERE, "realtime_otel_sidecar_service"),
-                    "{{realtime_otel_sidecar_service}}",
-                ),
-            ],
-            "cpm",
-        ),
-        lines("Open streams", "By sidecar.", [Query(_sum("stream_count"), EACH)], "short", stacked=True),
-        lines(
-            "State of open streams",
-            "As it is stored; in memory three to four times that.",
-            [Query(_sum("state_usage_bytes"), EACH)],
-            "bytes",
-            stacked=True,
-        ),
-        lines(
-            "Ended streams that are remembered",
-            "And a minute, those that were forgotten.",
-            [
-                Query(_sum("tombstone_count"), EACH),
-                Query(per_minute(f"{S}tombstone_dropped_total", HERE), "forgotten a minute"),
-            ],
-            "short",
-        ),
-    ]
-
-
-def _stored() -> list[Any]:
-    return [
-        lines(
-            "Disk of the data directory",
-            "Free, and what of it stays free.",
-            [
-                Query(f"min by (instance) ({S}disk_free_bytes{{{HERE}}})", f"free {EACH}"),
-                Query(_most("disk_reserve_bytes"), f"reserve {EACH}"),
-            ],
-            "bytes",
-        ),
-        lines(
-            "What takes room",
-            "The database's file, the outbox in it and its bound, the journal.",
-            [
-                Query(_sum("database_usage_bytes"), f"database {EACH}"),
-                Query(_sum("outbox_usage_bytes"), f"outbox {EACH}"),
-                Query(_sum("outbox_limit_bytes"), f"bound of the outbox {EACH}"),
-                Query(_sum("journal_usage_bytes"), f"journal {EACH}"),
-                Query(_sum("held_usage_bytes"), f"held back {EACH}"),
-            ],
-            "bytes",
-        ),
-        lines(
-            "Journal", "Requests in it: what a restart takes in again.", [Query(_sum("journal_length"), EACH)], "short"
-        ),
-        lines("Age of the journal", "Of its oldest request.", [Query(_most("journal_age_seconds"), EACH)], "s"),
-        lines(
-            "Checkpoints",
-            "Streams whose state was written, a minute.",
-            [Query(per_minute(f"{S}checkpoint_written_total", HERE, "instance"), EACH)],
-            "cpm",
-        ),
-        lines(
-            "Commits that failed",
-            "A minute, by SQLite's name of the error; and all.",
-            [Query(per_minute(f"{S}commit_duration_seconds_count", HERE, "error_type"), "all {{error_type}}")],
-            "cpm",
-        ),
-        number(
-            "Databases set aside",
-            "Damaged, or of a newer release; until somebody has looked.",
-            f"sum({S}database_aside{{{HERE}}})",
-            "short",
-            steps=[("green", None), ("red", 1)],
-            span=8,
-        ),
-        number("Dead letters", "That are kept.", f"sum({S}dead_letter_count{{{HERE}}})", "short", span=8),
-        number(
-            "Last start",
-            "How long it took to take up what was stored.",
-            f"max({S}recovery_duration_seconds{{{HERE}}})",
-            "s",
-            decimals=2,
-            span=8,
-        ),
-    ]
-
-
-def _processes() -> list[Any]:
-    here = f'service_name="realtime-otel-sidecar", {HERE}'
-    return [
-        lines(
-            "Processor of sidecars",
-            "Cores. One sidecar uses one at most.",
-            [Query(f"sum by (instance) (rate(process_cpu_time_seconds_total{{{here}}}[$__rate_interval]))", EACH)],
-            "short",
-        ),
-        lines(
-            "Memory of sidecars",
-            "Resident.",
-            [Query(f"sum by (instance) (process_memory_usage_bytes{{{here}}})", EACH)],
-            "bytes",
-        ),
-        lines(
-            "Memory of the Collector",
-            "Resident.",
-            [Query("sum by (instance) (otelcol_process_memory_rss)", EACH)],
-            "bytes",
         ),
     ]

@@ -50,7 +50,7 @@ def _now() -> list[Any]:
             "Of sessions that ended in this time.",
             f"{total(TOKENS, OF_MODEL)} / {total(SESSIONS, OF_MODEL)}",
             "short",
-            decimals=0,
+            decimals=1,
         ),
         number(
             "Cost",
