@@ -36,7 +36,6 @@ ALL_TESTS = (
     "test_emitter_agents.py",
     "test_emitter_agents_ends.py",
     "test_emitter_agents_tools.py",
-    "test_emitter_hosts.py",
 )
 
 

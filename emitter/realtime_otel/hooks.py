@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
 from realtime_otel.emitter import RealtimeEmitter
-from realtime_otel.guard import nothing, warn_once
+from realtime_otel.guard import guarded, nothing, warn_once
 from realtime_otel.stream import Parent
 from realtime_otel.tally import Deltas
 from realtime_otel.wire import AttributeValue
@@ -37,6 +37,7 @@ class Settings(TypedDict, total=False):
     provider: str
 
 
+@guarded(nothing)
 def join(emitter: RealtimeEmitter, settings: Settings) -> None:
     """Do what can still be done with settings that come when the stream is open: attributes."""
     attributes = settings.get("attributes")

@@ -17,6 +17,7 @@ from wrapt import register_post_import_hook
 
 from realtime_otel.guard import guarded, nothing
 from realtime_otel.hooks import OBSERVED, Around, Method, Settings
+from realtime_otel.tally import checked
 
 if TYPE_CHECKING:
     from realtime_otel.connections import Watch
@@ -37,7 +38,7 @@ class RealtimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Observes every Realtime session of openai-agents and every Realtime connection of the `openai` package.
 
     `RealtimeInstrumentor().instrument(deltas="first", attributes={…})` takes the settings of `observe` for all of them;
-    what the application tells `observe` itself goes before.
+    what the application tells `observe` itself goes before. As there, a word for `deltas` that is none is a ValueError.
     """
 
     _restore: list[Callable[[], None]]
@@ -48,11 +49,14 @@ class RealtimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         supported = [each for each in (AGENTS, OPENAI) if _is_supported(each)]
         return supported or (AGENTS, OPENAI)
 
-    @guarded(nothing)
     def _instrument(self, **kwargs: Any) -> None:
+        checked(kwargs.get("deltas", "all"))
+        self._observe_all(Settings(**{key: kwargs[key] for key in Settings.__annotations__ if key in kwargs}))  # type: ignore[typeddict-item]
+
+    @guarded(nothing)
+    def _observe_all(self, settings: Settings) -> None:
         self._restore = []
         self._generation += 1
-        settings = Settings(**{key: kwargs[key] for key in Settings.__annotations__ if key in kwargs})  # type: ignore[typeddict-item]
         if _is_supported(AGENTS):
             self._when_imported(_AGENTS_MODULES, lambda module: self._patch_sessions(module, settings))
         if _is_supported(OPENAI):

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from examples.realtime_server import RealtimeServer, Scenario, serve
 from examples.realtime_server.scenario import Drop, Reply
-from realtime_otel import RealtimeEmitter, contract
+from realtime_otel import RealtimeEmitter, connections, contract
 from tests.integration.emitting import assert_gapless, attribute, body, flushed, kinds, observe, of_direction, of_type
 from tests.integration.emitting import receiving as collector_receiving
 from tests.integration.realtime_clients import DEADLINE_SECONDS, hold_with_openai
@@ -476,6 +477,28 @@ async def test_the_span_that_is_current_is_the_sessions_parent(collector: LogsSe
 
     assert emitter.stream.trace_id == (0xA0).to_bytes(16, "big")
     assert emitter.stream.parent_span_id == (0xB0).to_bytes(8, "big")
+
+
+@pytest.mark.parametrize("broken", ["json.loads", "replace", "Server"])
+async def test_a_defect_of_the_hooks_reaches_no_application(
+    collector: LogsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    def fail(*_args: Any, **_kwargs: Any) -> Any:
+        raise RuntimeError("quotes the conversation")
+
+    read: list[str] = []
+    async with serve("text", speed=SPEED) as server, asyncio.timeout(DEADLINE_SECONDS):
+        connecting = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url).realtime.connect(model="any")
+        module, _, name = broken.rpartition(".")
+        monkeypatch.setattr(connections, module or name, SimpleNamespace(**{name: fail}) if module else fail)
+        emitter = observe(connecting)
+        async with connecting as connection:
+            await a_text_turn(connection, read)
+        emitter.close()
+
+    assert read[-1] == "response.done"
+    assert "failed with RuntimeError" in caplog.text
+    assert "quotes" not in caplog.text
 
 
 async def test_what_is_no_event_reaches_the_application_as_ever_and_is_no_record(

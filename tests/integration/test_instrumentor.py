@@ -199,6 +199,12 @@ async def test_its_settings_are_those_of_observe(collector: LogsServer, instrume
     assert (opened["deltas"], opened["attributes"]) == ("off", {"app.tenant": "tests"})
 
 
+def test_a_word_for_deltas_that_is_none_is_an_error(instrumentor: RealtimeInstrumentor) -> None:
+    with pytest.raises(ValueError, match="deltas is one of"):
+        instrumentor.instrument(deltas="some")
+    assert not instrumentor.is_instrumented_by_opentelemetry
+
+
 async def test_what_observe_is_told_when_it_is_too_late_is_said_and_its_attributes_count(
     collector: LogsServer, instrumentor: RealtimeInstrumentor, caplog: pytest.LogCaptureFixture
 ) -> None:
