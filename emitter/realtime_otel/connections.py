@@ -153,7 +153,7 @@ class Watch:
     @guarded(nothing)
     def received(self, data: Any) -> None:
         """What the server has sent."""
-        if not self.ended:
+        if not self.emitter.closed:
             self.emitter.server_event(json.loads(data))
 
     @guarded(nothing)
@@ -164,7 +164,7 @@ class Watch:
     @guarded(nothing)
     def sending_text(self, data: Any, *_args: Any, **_kwargs: Any) -> None:
         """The same, as JSON text."""
-        if not self.ended:
+        if not self.emitter.closed:
             self.emitter.client_event(json.loads(data))
 
     # --- Its end ------------------------------------------------------------------------------------------------
@@ -172,15 +172,20 @@ class Watch:
     @guarded(nothing)
     def not_received(self, error: BaseException) -> None:
         """Reading has failed: at the end of the connection everything that came has been read."""
-        self.not_sent(error)
-        if self._lost is not None and not (self._reconnects or self._is_closing):
+        if self._is_lost_by(error) and not self._reconnects:
             self.end()
 
     @guarded(nothing)
     def not_sent(self, error: BaseException) -> None:
         """Sending has failed, which may be the end of the connection; but not of what there is to read."""
-        if type(error).__qualname__.startswith("ConnectionClosed") and not self._is_closing:
-            self._lost = error
+        self._is_lost_by(error)
+
+    def _is_lost_by(self, error: BaseException) -> bool:
+        # By name, as the versions of `websockets` do not share a class. What the application ends itself is no loss.
+        if self._is_closing or not type(error).__qualname__.startswith("ConnectionClosed"):
+            return False
+        self._lost = error
+        return True
 
     @guarded(nothing)
     def reconnected(self, is_connected: bool) -> None:
@@ -206,7 +211,7 @@ class Watch:
             code = ABNORMAL_CLOSURE if received is None else received.code
             name = type(self._lost).__qualname__
             reason = Closed.SESSION_CLOSED if code == NORMAL_CLOSURE else Closed.DISCONNECTED
-            self.emitter.close(reason, code=code, error_type=None if name == _CLOSED_OK else name)
+            self.emitter.close(reason, code=code, error_type=self._error_type if name == _CLOSED_OK else name)
         for undo in reversed(self._undo):
             undo()
 

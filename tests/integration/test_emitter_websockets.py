@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from examples.realtime_server import Scenario, serve
 from examples.realtime_server.scenario import Drop, Reply
-from realtime_otel import RealtimeEmitter, contract
+from realtime_otel import RealtimeEmitter, connections, contract
 from tests.integration.emitting import (
     assert_gapless,
     attribute,
@@ -135,3 +136,24 @@ async def test_a_reader_that_waits_in_vain_goes_on_later(collector: LogsServer) 
         emitter = await asyncio.to_thread(converse, server.url)
 
     assert kinds(of_direction(await flushed(emitter, collector), "server")) == ["session.created", "session.updated"]
+
+
+async def test_an_emitter_that_is_turned_off_does_nothing_and_parses_nothing(
+    collector: LogsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+
+    def never(_data: Any) -> Any:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(connections, "json", SimpleNamespace(loads=never))
+    async with (
+        serve("text", speed=SPEED) as server,
+        asyncio.timeout(DEADLINE_SECONDS),
+        websockets.asyncio.client.connect(server.url) as websocket,
+    ):
+        assert observe(websocket).closed
+        await websocket.send('{"type": "response.create"}')
+        assert json.loads(await websocket.recv())["type"] == "session.created"
+
+    assert collector.requests == []
