@@ -29,7 +29,7 @@ MOST_KNOWN: Final = 65_536
 """Attributes that are remembered, together at most some 30 MiB: those of about ten thousand open streams."""
 LONGEST_KNOWN: Final = 300
 """Bytes of one: all that the contract names, with the longest id, are shorter."""
-COMMON_NUMBERS: Final = 8192
+COMMON_NUMBERS: Final = 16_384
 """Sequence numbers that are remembered: those of most conversations. Others would push out what is asked for again."""
 LONGEST_ID: Final = 256
 """Characters of an id, which emitters hash if it is longer (`contract.identifier`)."""

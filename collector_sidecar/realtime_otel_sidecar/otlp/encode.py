@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -23,6 +24,10 @@ SAMPLED = 0x01
 PARENT_KNOWN, PARENT_IS_LOCAL = 0x100, 0x000
 """OTLP's span flags, bits 8 and 9: whether the parent is remote is known, and it is not."""
 INTEGERS = range(-(2**63), 2**63)
+REMEMBERED = 4096
+"""Attributes whose message is not made again."""
+SHORT = 64
+"""Characters at most of their values."""
 
 KINDS = {SpanKind.INTERNAL: ProtoSpan.SPAN_KIND_INTERNAL, SpanKind.CLIENT: ProtoSpan.SPAN_KIND_CLIENT}
 
@@ -104,7 +109,18 @@ def _scope_spans(resource_spans: ResourceSpans, resource: bytes) -> ScopeSpans:
 
 
 def _attributes(attributes: Attributes) -> list[KeyValue]:
-    return [KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items()]
+    return [
+        _remembered(key, value) if isinstance(value, str | int) and len(str(value)) <= SHORT else _attribute(key, value)
+        for key, value in attributes.items()
+    ]
+
+
+def _attribute(key: str, value: Value) -> KeyValue:
+    return KeyValue(key=key, value=_any_value(value))
+
+
+_remembered = lru_cache(REMEMBERED, typed=True)(_attribute)
+"""The same: most of what stands on spans are a few words and small numbers. Messages copy what they are given."""
 
 
 def _any_value(value: Value) -> AnyValue:

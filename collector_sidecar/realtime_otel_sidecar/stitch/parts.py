@@ -45,10 +45,11 @@ class Parts(Struct, omit_defaults=True):
 
     def all(self) -> list[Part]:
         """Every part that is not exported, those that ended first before the others, then by their start."""
-        parts: list[Part] = [
-            *self.speeches.values(), *self.responses.values(), *self.tools.values(), *self.playbacks.values()
-        ]  # fmt: skip
-        return sorted(parts, key=lambda part: (part.end or NEVER, part.start, part.kind, part.id))
+        return sorted(self.each(), key=lambda part: (part.end or NEVER, part.start, part.kind, part.id))
+
+    def each(self) -> list[Part]:
+        """The same in no order."""
+        return [*self.speeches.values(), *self.responses.values(), *self.tools.values(), *self.playbacks.values()]
 
     def of(self, make: type[P]) -> dict[str, P]:
         """The parts of this class."""

@@ -178,7 +178,8 @@ class State(Struct, kw_only=True, omit_defaults=True):
 
     def plan(self, rules: Rules) -> None:
         """Say from when on something will be due."""
-        dues = [self.parts.due(part, rules.waits, self.transcript_expected) for part in self.parts.all()]
+        due, waits, expected = self.parts.due, rules.waits, self.transcript_expected
+        dues = [due(part, waits, expected) for part in self.parts.each()]
         dues += [line.time + rules.waits.settle for line in self.stray_logs]
         self.next_due = min([NEVER, *dues])
 

@@ -98,6 +98,21 @@ def test_rows_end_to_end_are_one_request() -> None:
     assert [group.scope_spans[0].spans[0].name for group in joined.resource_spans] == ["one", "two"]
 
 
+def test_an_attribute_is_its_own_whatever_was_encoded_before() -> None:
+    for value in (1, True, 1.0, "1", 0, False, 0.0, -0.0, "", "x" * 100_000, 2**70, ["1"], ["2"]):
+        for name in ("one", "other"):
+            encoded = encode_span(span(attributes={name: value}))
+            (attribute,) = encoded.attributes
+            kind = attribute.value.WhichOneof("value")
+            assert kind is not None
+            found = getattr(attribute.value, kind)
+            if kind == "array_value":
+                found = [each.string_value for each in found.values]
+            expected = str(value) if value == 2**70 else value
+            assert (attribute.key, repr(found)) == (name, repr(expected))
+            attribute.value.string_value = "changed by who has it"
+
+
 def test_the_same_span_gives_the_same_bytes() -> None:
     assert encode_span(span()).SerializeToString() == encode_span(span()).SerializeToString()
 
