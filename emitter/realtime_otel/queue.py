@@ -31,6 +31,17 @@ MAX_QUEUE_BYTES: Final = 64 * 1024 * 1024
 _BOUNDLESS: Final = 1 << 62
 
 
+class Batch:
+    """What was taken and is not encoded yet: in the order of the notes, as far as they are of one stream.
+
+    Deltas of a stream between which it has said nothing else are one entry. `runs` are those that may still grow.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Queued] = []
+        self.runs: dict[Source, DeltaRun] = {}
+
+
 class Intake:
     """What was noted and is not encoded yet. Safe to use from any thread, signal handler and finalizer.
 
@@ -96,23 +107,23 @@ class Intake:
         source.drops.clear()
         self._indebted.discard(source)
 
-    def take(self, most: int) -> list[Queued]:
-        """The oldest of what was noted, at most so many notes, in order; deltas that follow one another are one entry.
+    def take(self, most: int, batch: Batch | None = None) -> list[Queued]:
+        """Take the oldest of what was noted, at most so many notes, into a batch; returns all that it holds.
 
-        Only the worker takes. What was noted behind the last entry of its stream is not there.
+        Only the worker takes. What was noted behind the last entry of its stream is left out.
         """
-        taken: list[Queued] = []
-        runs: dict[Source, DeltaRun] = {}
+        batch = batch or Batch()
+        runs = batch.runs
         for _ in range(min(most, len(self._notes))):
             note = self._notes.popleft()
             if not isinstance(note, tuple):
-                self._take_entry(note, taken, runs)
+                self._take_entry(note, batch)
             elif (run := runs.get(note[0])) is not None and len(run.notes) < MAX_RUN:
                 run.notes.append(note)
             elif not note[0].ended:
                 runs[note[0]] = run = DeltaRun(note)
-                taken.append(run)
-        return taken
+                batch.entries.append(run)
+        return batch.entries
 
     def take_drops(self) -> list[DropEntry]:
         """The facts that state everything dropped so far."""
@@ -120,18 +131,18 @@ class Intake:
         owed = [(source, ranges) for source in indebted for ranges in source.drops.take()]
         return [DropEntry(source, ranges) for source, ranges in owed]
 
-    def _take_entry(self, entry: Marker | Loss | Entry, taken: list[Queued], runs: dict[Source, DeltaRun]) -> None:
+    def _take_entry(self, entry: Marker | Loss | Entry, batch: Batch) -> None:
         with self._lock:
             self._more -= entry.weight - DELTA_WEIGHT
             if isinstance(entry, Loss) and entry.source.loss is entry:
                 # Whatever is refused from here on comes behind it.
                 entry.source.loss = None
         if not isinstance(entry, Marker):
-            runs.pop(entry.source, None)
+            batch.runs.pop(entry.source, None)
             if entry.source.ended:
                 return
             entry.source.ended = entry.ends
-        taken.append(entry)
+        batch.entries.append(entry)
 
     def _refuse(self, source: Source) -> None:
         now = source.now()

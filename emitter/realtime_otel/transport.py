@@ -25,7 +25,7 @@ from realtime_otel.contract import Fact
 from realtime_otel.entries import Entry, FactEntry, Group, Marker, Queued, Source
 from realtime_otel.guard import failed, guarded, logger, nothing, warn_at_times, warn_once
 from realtime_otel.otlp import Answer, Client, LogsClient, Outcome
-from realtime_otel.queue import MAX_QUEUE_BYTES, Backlog, Intake
+from realtime_otel.queue import MAX_QUEUE_BYTES, Backlog, Batch, Intake
 from realtime_otel.records import framed_request
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024
@@ -33,8 +33,8 @@ HEARTBEAT_SECONDS: Final = 15
 EXIT_SECONDS: Final = 2.0
 
 _LINGER_SECONDS: Final = 0.5
-_BURST: Final = 2048
-_BURST_SECONDS: Final = 0.0005
+_BURST: Final = 256
+_BURST_SECONDS: Final = 0.0003
 _BREATH_SECONDS: Final = 0.0005
 _FRAMES_BYTES: Final = 64
 _RETRY_SECONDS: Final = (0.1, 5.0)
@@ -182,17 +182,16 @@ class Worker:
 
     def _encode(self) -> None:
         """Encode what was noted until now."""
-        left, until = len(self.intake), time.monotonic() + _BURST_SECONDS
-        while left > 0:
-            for entry in self.intake.take(min(left, _BURST)):
-                if _is_encoded(entry):
-                    self._overflow(self._backlog.add(entry))
-                else:
-                    self.intake.drop(entry)
-                if time.monotonic() > until:
-                    time.sleep(_BREATH_SECONDS)
-                    until = time.monotonic() + _BURST_SECONDS
-            left -= _BURST
+        batch, until = Batch(), time.monotonic() + _BURST_SECONDS
+        for left in range(len(self.intake), 0, -_BURST):
+            self.intake.take(min(left, _BURST), batch)
+            until = _breathe(until)
+        for entry in batch.entries:
+            if _is_encoded(entry):
+                self._overflow(self._backlog.add(entry))
+            else:
+                self.intake.drop(entry)
+            until = _breathe(until)
 
     def _overflow(self, dropped: list[Queued]) -> None:
         for gone in dropped:
@@ -268,6 +267,15 @@ class Worker:
         if self._ends_at is not None:
             return first
         return float(min(longest, first * 2 ** min(self._failures, 10)) * random.uniform(0.8, 1.2))
+
+
+def _breathe(until: float) -> float:
+    """Sleep for a moment if this burst has lasted until then (of `time.monotonic`); until when the next one may."""
+    now = time.monotonic()
+    if now < until:
+        return until
+    time.sleep(_BREATH_SECONDS)
+    return time.monotonic() + _BURST_SECONDS
 
 
 @guarded(failed)
