@@ -37,10 +37,14 @@ def _run(flags: argparse.Namespace) -> int:
     except (SettingsError, StoreError) as error:
         return fail(str(error))
     if adopted.directory:
-        waiting = f"{adopted.spans} spans that wait and {adopted.letters} dead letters"
-        print(f"{settings.path} has the {adopted.open} open conversations, {waiting} of {flags.source} now")
-        if adopted.ended:
-            print(f"{adopted.ended} conversations were ended")
+        print(f"{flags.source} is part of {settings.path} now:")
+        for what, count in (
+            ("open conversations that go on", adopted.open),
+            ("conversations that were ended", adopted.ended),
+            ("spans that wait", adopted.spans),
+            ("dead letters", adopted.letters),
+        ):
+            print(f"  {what:<31}{count:>8}")
     else:
         print(f"{flags.source} had been handed over before")
     print(f"its database is {adopted.aside}, and can be deleted")

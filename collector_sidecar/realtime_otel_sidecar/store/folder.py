@@ -256,11 +256,11 @@ def set_aside(path: Path, kind: str) -> Path:
 
 def those_set_aside(path: Path) -> list[Path]:
     """The databases that `set_aside` has moved, of each kind the oldest first."""
-    return [found for kind in aside(path).values() for found in kind]
+    return [found for kind in (*aside(path).values(), adopted(path)) for found in kind]
 
 
 def aside(path: Path) -> dict[str, list[Path]]:
-    """The same, by `UnusableError.kind`."""
+    """Those of them that somebody should look at, by `UnusableError.kind`."""
     kinds = (CorruptError.kind, NewerError.kind)
     return {kind: sorted(path.parent.glob(f"{path.stem}.{kind}-*.db")) for kind in kinds}
 
