@@ -8,7 +8,7 @@ RUN := PYTHONPATH=. $(BIN)/python
 MINUTES ?= 10
 FRAMEWORKS := .cache/frameworks
 
-.PHONY: demo test check faults soak fuzz frameworks collectors versions bench lint docs screenshots dashboards pictures lock clean
+.PHONY: demo test check faults soak fuzz frameworks collectors versions bench lint docs dashboards pictures lock clean
 
 demo: $(VENV)/demo
 	@mkdir -p .cache
@@ -70,12 +70,11 @@ docs: $(VENV)/dev
 dashboards: $(VENV)/dev
 	$(RUN) -m deploy.grafana.source
 
-# The pictures of the documentation, of real conversations; needs Chromium. Not exactly the same ones each time.
-screenshots: $(VENV)/dev
-	$(RUN) -m docs.generate.pictures
-# What docs/dashboards.md shows, drawn from a real Prometheus behind some minutes of conversations. Needs a chromium.
+# The pictures of the documentation: pages of real conversations, and the dashboards, drawn from a real Prometheus behind some
+# minutes of conversations. Needs a Chromium. Not exactly the same ones each time.
 pictures: $(VENV)/dev
 	$(RUN) -m tests.stack.build
+	$(RUN) -m docs.generate.pictures
 	$(RUN) -m tests.monitoring.pictures
 
 # Hash-pinned for every platform and Python, without addresses. An installation needs nothing that is not listed.

@@ -1,4 +1,4 @@
-"""The pictures of the documentation, of real conversations in a real browser: `make screenshots`.
+"""The pictures of the documentation, of real conversations in a real browser: `make pictures`.
 
 Each is taken as the system is light and dark. The conversation is `two-stations` of the examples' scenarios. The page
 takes the system's font; where Inter is installed (Debian: fonts-inter), it is that.

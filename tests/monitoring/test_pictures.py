@@ -31,5 +31,5 @@ def test_a_dashboard_is_drawn_with_each_of_its_first_panels(name: str, watched: 
 
 @EACH
 def test_the_documentation_shows_it(name: str) -> None:
-    assert (FOLDER / f"{name}.png").exists()
-    assert f"](pictures/{name}.png)" in (ROOT / "docs" / "dashboards.md").read_text("utf-8")
+    assert (FOLDER / f"dashboard-{name}.png").exists()
+    assert f"](pictures/dashboard-{name}.png)" in (ROOT / "docs" / "dashboards.md").read_text("utf-8")

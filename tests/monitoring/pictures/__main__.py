@@ -49,7 +49,7 @@ def draw(prometheus: Prometheus, window: Window, folder: Path) -> None:
         view = browser.new_page(viewport={"width": WIDTH, "height": 900})
         for name, height in HEIGHTS.items():
             view.set_content(page(boards.load(boards.FOLDER / f"{name}.json"), prometheus, window, height=height))
-            view.screenshot(path=folder / f"{name}.png", full_page=True)
+            view.screenshot(path=folder / f"dashboard-{name}.png", full_page=True)
 
 
 if __name__ == "__main__":
