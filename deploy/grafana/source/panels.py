@@ -104,14 +104,12 @@ def lines(
     most: float | None = None,
     limit: float | None = None,
     links: Sequence[dashboard.DashboardLink] = (),
-    table_legend: bool = False,
 ) -> timeseries.Panel:
     """Lines over time. ``most``: where the axis ends; ``limit``: a line that is better not crossed."""
     panel = timeseries.Panel().title(title).description(description).datasource(PROMETHEUS).unit(unit).min(0)
     panel.targets(list(_targets(queries))).span(span).height(height).interval(SMALLEST_STEP).data_links(list(links))
     legend = common.VizLegendOptions().show_legend(show_legend=True).placement(shapes.LegendPlacement.BOTTOM)
-    display = shapes.LegendDisplayMode.TABLE if table_legend else shapes.LegendDisplayMode.LIST
-    panel.legend(legend.display_mode(display).calcs(["mean", "max"] if table_legend else []))
+    panel.legend(legend.display_mode(shapes.LegendDisplayMode.LIST).calcs([]))
     tooltip = common.VizTooltipOptions().mode(shapes.TooltipDisplayMode.MULTI)
     panel.tooltip(tooltip.sort(shapes.SortOrder.DESCENDING))
     panel.line_width(1).fill_opacity(25 if stacked else 8).show_points(shapes.VisibilityMode.AUTO)
