@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -74,11 +74,10 @@ def conversations(browser: Browser) -> None:
                 page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
                 save(page, f"conversations-{scheme}")
     finally:
-        started: list[subprocess.Popen[Any]] = [*agents, dev]
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait()
+        for each in agents:
+            each.wait()  # it ends by itself, and its servers with it
+        dev.terminate()
+        dev.wait()
 
 
 @contextmanager
