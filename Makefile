@@ -7,8 +7,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 RUN := PYTHONPATH=. $(BIN)/python
 MINUTES ?= 10
 FRAMEWORKS := .cache/frameworks
+PEERS := .cache/peers
 
-.PHONY: demo test check faults soak fuzz frameworks collectors versions bench lint docs dashboards pictures lock clean
+.PHONY: demo test check faults soak fuzz frameworks conformance collectors versions bench lint docs screenshots dashboards pictures lock clean
 
 demo: $(VENV)/demo
 	@mkdir -p .cache
@@ -47,6 +48,10 @@ bench: $(VENV)/dev
 frameworks: $(VENV)/dev $(FRAMEWORKS)/ready
 	$(BIN)/python -m pytest tests/integration/test_frameworks.py
 
+# What a trace should tell, asked of this project and of others, each in an environment of its own: ten minutes.
+conformance: $(VENV)/dev $(FRAMEWORKS)/ready $(PEERS)/ready
+	$(RUN) -m conformance --write-docs
+
 # docs/collector.md on the newest and on the oldest Collector that it supports, which is built first: some minutes.
 collectors: $(VENV)/dev
 	$(RUN) -c "from tests.stack.build import ensure_oldest_collector; print(ensure_oldest_collector())"
@@ -84,6 +89,7 @@ lock: $(VENV)/dev
 	$(call compile,requirements-sidecar.lock,--extra sidecar --group build pyproject.toml)
 	$(call compile,requirements-go.lock,--group go)
 	$(call compile,requirements-frameworks.lock,--group frameworks pyproject.toml)
+	$(call compile,requirements-peers.lock,--group peers)
 
 compile = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate $(2) --output-file $(1)
@@ -105,6 +111,11 @@ $(FRAMEWORKS)/ready: requirements-frameworks.lock pyproject.toml $(VENV)/dev
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FRAMEWORKS)
 	$(BIN)/uv pip install --quiet --python $(FRAMEWORKS)/bin/python --no-deps --require-hashes -r requirements-frameworks.lock
 	$(BIN)/uv pip install --quiet --python $(FRAMEWORKS)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(PEERS)/ready: requirements-peers.lock $(VENV)/dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEERS)
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps --require-hashes -r requirements-peers.lock
 	@touch $@
 
 clean:

@@ -77,11 +77,11 @@ class SpanReceiver(TraceServiceServicer):
 
 
 @contextmanager
-def sidecar(folder: str, endpoint: str) -> Iterator[str]:
-    """Run a sidecar in its own process; gives the endpoint at which it takes records."""
+def sidecar(folder: str, endpoint: str, *flags: str) -> Iterator[str]:
+    """Run a sidecar in its own process, with these flags besides; gives the endpoint at which it takes records."""
     address = f"127.0.0.1:{_free_port()}"
     command = [sys.executable, "-m", "realtime_otel_sidecar.cli"]
-    options = ["--listen", address, "--endpoint", endpoint, "--data-dir", folder, "--tool-logs"]
+    options = ["--listen", address, "--endpoint", endpoint, "--data-dir", folder, "--tool-logs", *flags]
     log = Path(folder, "sidecar.log")
     with log.open("w") as output:
         process = subprocess.Popen([*command, "sidecar", *options], stderr=output)

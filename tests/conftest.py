@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 
 # What several processes and the clock take part in may miss its time on a busy machine: it gets a second attempt, which
 # the summary lists (-ra). Everything else has one.
-TIMED = ("integration", "faults", "monitoring", "page")
+TIMED = ("conformance", "integration", "faults", "monitoring", "page")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,7 +42,12 @@ class Command(NamedTuple):
 
 
 def pages() -> list[Path]:
-    found = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")]
+    found = [
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "examples").glob("*/README.md"),
+        ROOT / "conformance/README.md",
+    ]
     return sorted(found)
 
 

@@ -1,0 +1,1 @@
+"""Agents with one tool, each on a framework and with one instrumentation."""

@@ -1,0 +1,42 @@
+"""This project's own traces, held to the claims; and the claims, held to what they should refuse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from conformance.cases import CASES, Case
+from conformance.evidence import Evidence
+from conformance.running import SUBJECTS, play
+
+OURS = SUBJECTS[0]
+FORGETS = {
+    "The conversation is one trace": lambda of: Evidence(
+        of.truth, [replace(span, trace_id=span.span_id) for span in of.spans], of.logs
+    ),
+    "What a tool logs is tied to its own call": lambda of: Evidence(
+        of.truth, [replace(span, events=()) for span in of.spans], []
+    ),
+    "A call that fails says so": lambda of: Evidence(
+        of.truth,
+        [
+            replace(span, failed=False, attributes={k: v for k, v in span.attributes.items() if k != "error.type"})
+            for span in of.spans
+        ],
+        of.logs,
+    ),
+}
+"""What to take away, so that a claim does not hold any more; of the others, it is all spans."""
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_every_claim_holds_and_none_holds_without_what_it_is_about(case: Case) -> None:
+    evidence, errors = await play(OURS, case)
+
+    assert {claim.sentence: claim.holds(evidence) for claim in case.claims} == dict.fromkeys(
+        (claim.sentence for claim in case.claims), True
+    ), errors
+    for claim in case.claims:
+        less = FORGETS.get(claim.sentence, lambda of: Evidence(of.truth, [], of.logs))(evidence)
+        assert claim.holds(less) is not True, claim.sentence
