@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,14 +13,27 @@ MISSING_EXTRA = "realtime-otel: this command needs the sidecar: pip install 'rea
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; what it needs is imported only then, for the emitter alone does not install it."""
+    # gRPC's core writes lines of its own, in its own form, on which nobody can act. It reads this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         parser = _parser()
     except ModuleNotFoundError as error:
         print(MISSING_EXTRA.format(error), file=sys.stderr)
         return 1
-    flags = parser.parse_args(arguments)
+    flags = _parse(parser, arguments)
     status: int = flags.run(flags)
     return status
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """As `parse_args`, but an unknown flag is answered by the one that was meant."""
+    flags, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        command: argparse.ArgumentParser = flags.parser
+        known = [option for action in command._actions for option in action.option_strings]
+        meant = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1)
+        command.error(f"there is no {unknown[0]}" + (f"; {meant[0]} is meant?" if meant else ""))
+    return flags
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (sidecar, dev, check, explain, replay, health, adopt):
         command.add(commands)
+    for each in commands.choices.values():
+        each.set_defaults(parser=each)
     return parser
 
 

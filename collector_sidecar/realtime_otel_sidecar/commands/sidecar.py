@@ -28,7 +28,7 @@ def _run(flags: argparse.Namespace) -> int:
         settings = settings_from(flags)
     except SettingsError as error:
         return fail(str(error))
-    logs.configure(settings.log_format)  # before what logs, and gRPC, are imported
+    logs.configure(settings.log_format)  # before what logs is imported
     from ..service import Sidecar
     from ..store.folder import StoreError
 

@@ -9,7 +9,9 @@ Requests are taken from those whom `Credentials` let in; the health service answ
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +87,7 @@ class Receiver:
     """A gRPC server on ``settings.listen`` (port 0 takes a free one, see ``port``); ``others``: its further services.
 
     Raises:
-        RuntimeError: the address cannot be bound.
+        RuntimeError: the address cannot be bound; the message says why, and what to do.
     """
 
     def __init__(
@@ -126,11 +128,16 @@ class Receiver:
         )
         own = grpc.method_handlers_generic_handler(LOGS_SERVICE, {"Export": export})
         self._server.add_generic_rpc_handlers((own, *others))
-        if credentials.tls:
-            self.port = self._server.add_secure_port(settings.listen, server_credentials(credentials.tls))
-        else:
-            self.port = self._server.add_insecure_port(settings.listen)
+        self.port = self._bind(settings.listen, credentials)
         self.serving(False)
+
+    def _bind(self, address: str, credentials: Credentials) -> int:
+        try:
+            if credentials.tls:
+                return self._server.add_secure_port(address, server_credentials(credentials.tls))
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:  # which says no more than that
+            raise RuntimeError(f"nothing can listen at {address} (listen): {why_not(address)}") from error
 
     def start(self) -> None:
         self._server.start()
@@ -233,6 +240,26 @@ class Receiver:
             logger.warning(said, count, broken[0].reason, extra=about)
         rejected = ExportLogsPartialSuccess(rejected_log_records=len(broken), error_message=broken[0].reason)
         return ExportLogsServiceResponse(partial_success=rejected)
+
+
+def why_not(address: str) -> str:
+    """Why an address cannot be bound, for who has chosen it: ``host:port``."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((host.strip("[]"), int(port)))
+            return "it can now; try again"
+    except PermissionError:
+        return "ports below 1024 are for privileged users only: choose another"
+    except socket.gaierror:
+        return "its host has no address: 0.0.0.0 is every address of this machine, 127.0.0.1 is for this machine alone"
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return (
+                "another program listens there, a Collector or another sidecar perhaps: end it, or choose another port"
+            )
+        return f"{error.strerror}: it has to be an address of this machine"
 
 
 def _aging() -> list[tuple[str, int]]:

@@ -1,0 +1,92 @@
+"""What goes wrong at first, as somebody who types it meets it: what happened, where, and what to do."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from realtime_otel_sidecar.store.folder import NAME
+from tests.unit.sidecar.rig import Rig
+
+Prepare = Callable[[Path], list[str]]
+
+
+def typed(*words: str) -> tuple[int, str]:
+    """The exit status of the command, and what it says."""
+    command = [sys.executable, "-m", "realtime_otel_sidecar.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("command", ["sidecar", "dev"])
+def test_a_port_that_is_in_use_is_said_with_what_to_do(command: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, said = typed(command, "--listen", address, "--data-dir", str(tmp_path / "data"))
+
+    assert status == 1
+    assert f"nothing can listen at {address} (listen): another program listens there" in said
+    assert "add_port.cc" not in said, "gRPC's own line, which nobody can act on"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "expected"),
+    [
+        (["sidecar", "--lisen", "x"], 2, "there is no --lisen; --listen is meant?"),
+        (["replay", "x", "--htlm=page.html"], 2, "there is no --htlm=page.html; --html is meant?"),
+        (["frobnicate"], 2, "invalid choice: 'frobnicate' (choose from"),
+        (["sidecar", "--endpoint", "ftp://x"], 1, "endpoint is 'ftp://x'; it must be http://host:port"),
+        (["sidecar", "--settle", "soon"], 1, "--settle is 'soon'; it must be a number"),
+        (["sidecar", "--listen", "nowhere.invalid:4317"], 1, "its host has no address"),
+        (["replay", "absent.jsonl"], 1, "absent.jsonl cannot be read: No such file or directory"),
+        (["explain", "sess_1", "--data-dir", "absent"], 1, "is absent the data directory of a sidecar?"),
+        (["health", "--endpoint", "127.0.0.1:1"], 1, "127.0.0.1:1 does not answer"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_named_and_so_is_what_would_do(
+    words: list[str], status: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exit_status, said = typed(*words)
+
+    assert expected in said
+    assert exit_status == status
+    assert "Traceback" not in said
+
+
+def test_a_recording_that_is_broken_shows_the_rest_and_names_the_line(tmp_path: Path) -> None:
+    recording = tmp_path / "call.jsonl"
+    good = '{"t": 0, "dir": "server", "event": {"type": "session.created", "session": {"id": "sess_1"}}}\n'
+    recording.write_text(good + '{"t": 1, "dir": "server"\n')
+    status, said = typed("replay", str(recording))
+
+    assert status == 1
+    assert re.search(r"call\.jsonl: line 2: not JSON", said)
+
+
+def test_a_database_of_a_newer_release_is_kept_and_named(tmp_path: Path) -> None:
+    with Rig(tmp_path / "data"):
+        pass
+    connection = sqlite3.connect(tmp_path / "data" / NAME)
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    status, said = typed("explain", "sess_1", "--data-dir", str(tmp_path / "data"))
+
+    assert status == 1
+    assert "cannot be read by this release" in said
+
+
+def test_a_folder_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    status, said = typed("sidecar", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data"))
+
+    assert status == 1
+    assert f"the data directory {tmp_path / 'data'} cannot be used" in said
