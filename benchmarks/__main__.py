@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(rows: Sequence[Row], path: Path, *, write_docs: bool) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     about, began = table.machine(), time.monotonic()
     results: list[Result] = []
     for number, row in enumerate(rows, 1):

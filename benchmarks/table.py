@@ -111,5 +111,6 @@ def write_document(about: dict[str, Any], results: Sequence[Result]) -> None:
     lines += ["| " + " | ".join(_cells(result)[1:]) + " |" for result in results]
     made = f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB, {about['system']}"
     libraries = ", ".join(f"{name} {about[name]}" for name in ("sqlite", *LIBRARIES) if name in about)
-    lines += ["", f"**{verdict(results)}.** {about['when']}, on {made}; {about['python']}, {libraries}.", ""]
+    beside = f"with a load of {about['load']} when it began"
+    lines += ["", f"**{verdict(results)}.** {about['when']}, on {made}, {beside}; {about['python']}, {libraries}.", ""]
     DOCUMENT.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after, "utf-8")
