@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[3]
-MOST: Final = 26.0
+MOST: Final = 22.0
 """How many times what protobuf takes to parse the same bytes: half as much again as it was when this was last set. Set
 it anew when the path has become cheaper: `python -m benchmarks.path` says what it is."""
 ATTEMPTS: Final = 3
