@@ -124,3 +124,14 @@ def test_a_stream_that_is_put_back_is_not_parked_any_more() -> None:
 def test_what_is_no_snapshot_is_not_parked() -> None:
     with pytest.raises(msgspec.DecodeError):
         Stitcher().restore_parked(STREAM_ID, msgspec.msgpack.encode({"session": {}}))
+
+
+def test_the_open_spans_of_a_parked_stream_can_be_looked_at_and_it_stays_parked() -> None:
+    stitcher = Stitcher()
+    fed(numbered(weather_call())[:12], stitcher=stitcher)
+    before = stitcher.open_spans(STREAM_ID)
+    stitcher.park(STREAM_ID)
+
+    assert before
+    assert stitcher.open_spans(STREAM_ID) == before
+    assert STREAM_ID in stitcher.parked
