@@ -99,6 +99,12 @@ def is_module(words: list[str]) -> None:
     assert (ROOT / words[2].replace(".", "/")).is_dir() or (ROOT / (words[2].replace(".", "/") + ".py")).is_file()
 
 
+def is_environment(words: list[str]) -> None:
+    """It is made, and then activated."""
+    module, folder, *activated = words[2:]
+    assert (module, activated) == ("venv", ["&&", ".", f"{folder}/bin/activate"])
+
+
 def is_on_this_system(words: list[str]) -> None:
     """A tool of the system's: whether it would understand the words is not asked."""
     assert words[0] in ("kubectl", "curl", "docker", "kill", "cp", "df", "export")
@@ -115,6 +121,8 @@ KINDS: Final[dict[str, Callable[[list[str]], None]]] = {
     "npm": is_npm,
     "opentelemetry-instrument": is_beside_python,
     "python -m": is_module,
+    "python3 -m venv": is_environment,
+    "export": is_on_this_system,
     "kubectl": is_on_this_system,
     "curl": is_on_this_system,
     "docker": is_on_this_system,
