@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
@@ -10,9 +12,13 @@ from realtime_otel_sidecar.otlp.encode import SCOPE, joined
 from tests.page import calls
 from tests.sidecar import contents
 
+NUMBERS = count(1)
+
 
 def request(*traces: int, scope: str = SCOPE, name: str = "a") -> ExportTraceServiceRequest:
-    spans = [Span(trace_id=trace.to_bytes(16, "big"), span_id=b"12345678", name=name) for trace in traces]
+    """A span of each trace, with an id that no other has."""
+    ids = [(trace.to_bytes(16, "big"), next(NUMBERS).to_bytes(8, "big")) for trace in traces]
+    spans = [Span(trace_id=trace_id, span_id=span_id, name=name) for trace_id, span_id in ids]
     made = ExportTraceServiceRequest()
     made.resource_spans.append(ResourceSpans(scope_spans=[ScopeSpans(spans=spans)]))
     made.resource_spans[0].scope_spans[0].scope.name = scope
@@ -25,6 +31,15 @@ def numbers(shelf: Shelf) -> list[int]:
 
 def kept(shelf: Shelf, trace: int) -> int:
     return sum(len(each.SerializeToString()) for each in shelf.get(trace.to_bytes(16, "big")))
+
+
+def spans_of(*requests: ExportTraceServiceRequest) -> list[Span]:
+    scopes = [scope for request in requests for resource in request.resource_spans for scope in resource.scope_spans]
+    return [span for scope in scopes for span in scope.spans]
+
+
+def spans_in(shelf: Shelf, trace: int) -> list[Span]:
+    return spans_of(*shelf.get(trace.to_bytes(16, "big")))
 
 
 def test_what_is_taken_comes_back_with_its_resource_and_scope() -> None:
@@ -70,6 +85,24 @@ def test_a_version_changes_with_what_is_kept() -> None:
     before = shelf.conversations()
     shelf.take(request(1))
     assert shelf.conversations() != before
+
+
+def test_a_span_that_comes_again_is_one_span() -> None:
+    shelf, once, more = Shelf(2), request(1, 1), request(1)
+    shelf.take(once)
+    before = shelf.conversations()
+    shelf.take(once)
+    assert shelf.conversations() == before
+    shelf.take(joined([once, more]))
+    assert spans_in(shelf, 1) == spans_of(once, more)
+
+
+def test_sending_again_takes_no_room_from_what_comes_later() -> None:
+    shelf, first, later = Shelf(100, most_bytes=10_000), request(1, name="x" * 1000), request(1, name="x" * 1000)
+    for _ in range(50):
+        shelf.take(first)
+    shelf.take(later)
+    assert spans_in(shelf, 1) == spans_of(first, later)
 
 
 def test_memory_is_bounded_by_the_oldest() -> None:
