@@ -15,13 +15,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from .config import Settings
+from .config import MIB, Settings
 from .engine import Engine
 from .store import folder as files
 from .store.database import Database
 from .store.folder import AdoptedError, StoreError
-
-MIB = 1024 * 1024
 
 
 class Adopted(NamedTuple):

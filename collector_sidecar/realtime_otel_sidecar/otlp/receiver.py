@@ -31,7 +31,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 
-from ..config import Settings
+from ..config import MIB, Settings
 from ..credentials import Credentials
 from ..engine import Pending
 from ..logs import Quiet
@@ -45,7 +45,6 @@ from .room import Room
 
 logger = logging.getLogger(__name__)
 
-MIB = 1024 * 1024
 LOGS_SERVICE = "opentelemetry.proto.collector.logs.v1.LogsService"
 HANDLERS = 64
 """Requests that wait for a commit at the same time; a thread each, and almost always asleep."""
