@@ -36,7 +36,7 @@ LARGEST_TIME = 2**63 - 1
 """Year 2262. OTLP has room for twice as much, but then a sum of times would have none."""
 LIMITS = RecordLimits()
 RESOURCES: Final = 256
-"""That are remembered, of at most 64 KiB each: about one for each process that has an open conversation."""
+"""That are remembered, none above `max_resource_kib`: about one for each process that has an open conversation."""
 
 KINDS: Final = {contract.EVENT_PREFIX + kind: kind for kind in TABLE}
 NEEDED: Final = frozenset({VERSION, "stream_id", "started"})
@@ -47,6 +47,8 @@ OWN: Final = frozenset({"seq", "event_id", "delta_size", "audio_first", OTHER})
 """Fields that a record has of its own, and what no rule reads. Emitters write their attributes last."""
 STREAMS: Final = 16_384
 """Streams of which it is remembered what their records have in common, about 1 KiB each."""
+LARGEST_SHARED: Final = 4096
+"""Bytes of attributes that are remembered of one: emitters write less, and a stranger may write megabytes."""
 
 
 class Broken(Struct, frozen=True):
@@ -76,7 +78,7 @@ def decode_request(data: bytes, limits: RecordLimits = LIMITS) -> list[Record | 
     """
     decoded: list[Record | Broken] = []
     for resource_logs in parse(data).resource_logs:
-        resource = _resource(resource_logs.resource.SerializeToString())
+        resource = _resource(resource_logs.resource.SerializeToString(), limits)
         for scope_logs in resource_logs.scope_logs:
             scope = _Scope(resource, scope_logs.scope.name, limits)
             for log_record in scope_logs.log_records:
@@ -198,8 +200,8 @@ class _Scope:
         """Know the stream's further events by what this one, which does not break the contract, begins with."""
         constant = list(takewhile(lambda each: each[0] in CONSTANT, found))
         fields = dict(constant)
-        if fields.keys() >= NEEDED:
-            common = _Common(encoded[: len(constant)], self._record(log_record, fields, type="", time=0))
+        if fields.keys() >= NEEDED and _is_short(shared := encoded[: len(constant)]):
+            common = _Common(shared, self._record(log_record, fields, type="", time=0))
             if len(_streams) >= STREAMS:
                 _streams.clear()
             stream = _Stream(self._resource, log_record.flags, common, common)
@@ -213,11 +215,17 @@ def _renewed(stream: _Stream, encoded: Sequence[bytes]) -> _Stream | None:
         return None
     found = [known.get(each) or read(each) for each in encoded[len(shared) :]]
     named = list(takewhile(lambda each: each[0] not in OWN, found))
-    if not CONSTANT.isdisjoint(fields := dict(named)):
+    all_shared = encoded[: len(shared) + len(named)]
+    if not CONSTANT.isdisjoint(fields := dict(named)) or not _is_short(all_shared):
         return None
-    newest = _Common(encoded[: len(shared) + len(named)], structs.replace(common, **fields))
+    newest = _Common(all_shared, structs.replace(common, **fields))
     _streams[encoded[1]] = renewed = stream._replace(newest=newest)
     return renewed
+
+
+def _is_short(attributes: Sequence[bytes]) -> bool:
+    """Whether they may be remembered."""
+    return sum(map(len, attributes)) <= LARGEST_SHARED
 
 
 def _broken(log_record: LogRecord, fields: dict[str, Any]) -> str:
@@ -262,10 +270,16 @@ def _log_line(log_record: LogRecord, scope: str) -> LogLine:
     )
 
 
-@lru_cache(RESOURCES)
-def _resource(encoded: bytes) -> Resource:
+def _resource(encoded: bytes, limits: RecordLimits) -> Resource:
+    return (_remembered_resource if len(encoded) <= limits.resource_bytes else _read_resource)(encoded)
+
+
+def _read_resource(encoded: bytes) -> Resource:
     names = {pair.key: pair.value.string_value for pair in ProtoResource.FromString(encoded).attributes}
     return Resource(encoded, names.get("service.namespace", ""), names.get("service.name", ""))
+
+
+_remembered_resource = lru_cache(RESOURCES)(_read_resource)
 
 
 def _encoded(log_record: LogRecord) -> bytes:

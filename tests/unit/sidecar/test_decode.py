@@ -370,6 +370,39 @@ def test_any_number_of_streams_and_attributes_is_read_and_a_bounded_number_remem
             assert len(attributes.known) <= 20
 
 
+@pytest.mark.parametrize("key", [contract.STREAM_ID, contract.AGENT_NAME, contract.ITEM_ID])
+def test_what_a_stranger_makes_large_is_read_and_not_remembered(key: str) -> None:
+    large = AnyValue(string_value="x" * 100_000)
+
+    def in_place(log_record: LogRecord) -> None:
+        pairs = {pair.key: pair.value for pair in log_record.attributes}
+        first = {name: pairs.pop(name) for name in (contract.CONTRACT, contract.STREAM_ID)}
+        del log_record.attributes[:]
+        for name, value in {**first, contract.AGENT_NAME: AnyValue(string_value="a"), **pairs, key: large}.items():
+            log_record.attributes.add(key=name, value=large if name == key else value)
+
+    forget()
+    for _ in range(2):
+        (event,) = decode_request(request_of(in_place))
+        assert isinstance(event, Record)
+        assert "x" * 100_000 in (event.stream_id, event.agent_name, event.item_id)
+    assert len(repr(decode._streams)) < 100_000
+
+
+def test_a_resource_that_is_too_large_is_not_remembered() -> None:
+    request = ExportLogsServiceRequest.FromString(log_request_of())
+    resources = []
+    for size in (10, 10, 300, 300):
+        del request.resource_logs[0].resource.attributes[:]
+        request.resource_logs[0].resource.attributes.add(key="app.config").value.string_value = "x" * size
+        (line,) = decode_request(request.SerializeToString(), SMALL)
+        assert isinstance(line, Record)
+        resources.append(line.resource)
+    assert resources[0] is resources[1]
+    assert resources[2] == resources[3]
+    assert resources[2] is not resources[3]
+
+
 @pytest.mark.parametrize("depth", range(40, 55))
 def test_an_attribute_is_as_deep_as_protobuf_takes_it_in_a_request(depth: int) -> None:
     value = wire.any_value("x")
