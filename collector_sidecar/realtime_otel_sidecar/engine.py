@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 import math
-import queue
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -27,7 +25,6 @@ from .deliveries import Deliveries
 from .history import refused_spans, sessions_ended
 from .journal import Journal
 from .metering import Metering, Told
-from .otlp.decode import Broken
 from .outlet import Outlet
 from .recovery import Recovery, unreadable
 from .refusals import Unavailable, Why
@@ -38,6 +35,7 @@ from .store.database import Database
 from .store.folder import StoreError, is_corrupt
 from .store.rows import Batch, DeadLetter, JournalRow, Sent, pack_keys, pack_outputs
 from .telemetry.latencies import Latencies
+from .waiting import Pending, Waiting, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +43,6 @@ T = TypeVar("T")
 
 IDLE_SECONDS = 0.5
 """How often a quiet engine looks at the clock and at what was sent."""
-GROUP_BYTES = 8 * 1024 * 1024
-"""A transaction takes in requests up to this size: more would make the first of them wait for the last."""
 REQUESTS_LET_GO = 2
 """Requests of the sender, of 3 MiB each, that one commit deletes: what is deleted is overwritten, which takes time."""
 HEARTBEAT_SECONDS = 10.0
@@ -55,16 +51,6 @@ FULL_SECONDS = 5.0
 """After which a client is to send again while there is no room."""
 WIPE_SECONDS = 60.0
 """How long what was deleted stays in the write-ahead log."""
-
-
-@dataclass(slots=True)
-class Pending:
-    """A decoded request that waits for its commit. ``done`` gives nothing, or raises `Unavailable`."""
-
-    data: bytes
-    records: list[Record]
-    broken: list[Broken]
-    done: Future[None] = field(default_factory=Future)
 
 
 class Parts(NamedTuple):
@@ -104,7 +90,7 @@ class Engine:
         """The data directory's, known after recovery."""
         self.recovery_seconds = 0.0
         """How long it took."""
-        self._waiting: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        self._waiting = Waiting()
         self._forget_all()
         self._acknowledged: deque[tuple[Sent, list[DeadLetter]]] = deque()
         """Outbox rows that the collector is done with, as the sender says; the engine takes them out."""
@@ -137,11 +123,11 @@ class Engine:
     def submit(self, pending: Pending) -> None:
         """Hand in a request; its ``done`` says when it is on disk."""
         if not self.serving:
-            self._refuse([pending])
+            refuse([pending], self._reason)
             return
         self._waiting.put(pending)
         if self._ended:  # between these two lines: nobody takes it any more
-            self._refuse_waiting()
+            self._waiting.refuse(self._reason)
 
     def acknowledge(
         self, outbox_id: int, refused: Iterable[DeadLetter] = (), said: str = "", rejected: int = 0
@@ -178,7 +164,7 @@ class Engine:
 
     def stop(self) -> None:
         """Ask `run` to commit what waits, to checkpoint every stream and to return."""
-        self._waiting.put(None)
+        self._waiting.stop()
 
     @property
     def serving(self) -> bool:
@@ -262,7 +248,7 @@ class Engine:
         stopping = False
         try:
             while not stopping:
-                group, stopping = self._next_group()
+                group, stopping = self._waiting.take(0 if self._acknowledged else IDLE_SECONDS)
                 self._turn(group)
                 while self._questions:
                     self._questions.popleft()()
@@ -280,8 +266,8 @@ class Engine:
             self.failed = True  # last: the process may end on it at once
         finally:
             self._ended = True
-            self._refuse(group)
-            self._refuse_waiting()
+            refuse(group, self._reason)
+            self._waiting.refuse(self._reason)
 
     def come_to_rest(self, silent: Iterable[str]) -> None:
         """Instead of `run`: end these streams as if they had fallen silent, and checkpoint all.
@@ -301,29 +287,13 @@ class Engine:
         if self._damage is not None:
             raise self._damage
         if not self._save_again():
-            self._refuse(group)
+            refuse(group, self._reason)
         elif self._bounds.refusal:  # and the clock that counts silence stands still
-            self._refuse(group)
+            refuse(group, self._reason)
             self._write(Batch(), [])
         else:
             self._take(group)
         self._wipe()
-
-    def _next_group(self) -> tuple[list[Pending], bool]:
-        """Requests that wait together, and whether a stop was among them."""
-        group: list[Pending] = []
-        size = 0
-        try:
-            pending = self._waiting.get(timeout=0 if self._acknowledged else IDLE_SECONDS)
-            while pending is not None:
-                group.append(pending)
-                size += len(pending.data)
-                if size >= GROUP_BYTES:
-                    return group, False
-                pending = self._waiting.get_nowait()
-        except queue.Empty:
-            return group, False
-        return group, True
 
     def _take(self, group: list[Pending]) -> None:
         """Feed a group, end the streams for which there is no room, and those that are silent; commit, answer."""
@@ -335,7 +305,7 @@ class Engine:
         for pending in group:
             self._take_request(pending, batch)
         self._make_room(batch)
-        if self._waiting.empty():  # else a record that ends the silence may be waiting
+        if self._waiting.is_empty:  # else a record that ends the silence may be waiting
             for key in silence.fallen():
                 self._tick(key, batch)
         if self._conversations.open and silence.now - self._heard >= HEARTBEAT_SECONDS:
@@ -402,7 +372,7 @@ class Engine:
             about = {"event": "disk_unreadable", "reason": str(error)}
             logger.warning("the data directory cannot be looked at: %s", error, extra=about)
         if batch and not self._try_commit(batch):
-            self._refuse(group)
+            refuse(group, self._reason)
             return
         for pending in group:
             pending.done.set_result(None)
@@ -514,13 +484,6 @@ class Engine:
             logger.warning("the write-ahead log cannot be emptied now: %s", error, extra=about)
             self._written = True
 
-    # --- Refusing ------------------------------------------------------------------------------------------------
-
-    def _refuse(self, group: Iterable[Pending]) -> None:
-        for pending in group:
-            if not pending.done.done():
-                pending.done.set_exception(self._reason())
-
     def _reason(self) -> Unavailable:
         """Why nothing is taken in."""
         if self._ended:
@@ -529,15 +492,6 @@ class Engine:
             return Unavailable("the data directory cannot be written", why=Why.DISK_UNWRITABLE)
         reason = self._bounds.refusal or "there was no room for spans"
         return Unavailable(reason, FULL_SECONDS, Why.OUTBOX_FULL if self._bounds.is_at_limit else Why.DISK_FULL)
-
-    def _refuse_waiting(self) -> None:
-        """Nobody takes requests any more. Called from several threads at a time."""
-        try:
-            while True:
-                pending = self._waiting.get_nowait()
-                self._refuse([pending] if pending is not None else [])
-        except queue.Empty:
-            return
 
 
 def _dead_letter(taken: int, record: Record, reason: Rejection) -> DeadLetter:

@@ -33,11 +33,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 
 from ..config import MIB, Settings
 from ..credentials import Credentials
-from ..engine import Pending
 from ..logs import Quiet
 from ..refusals import FOR_GOOD, Refusals, Unavailable, Why
 from ..stitch.record import Record
 from ..telemetry.latencies import Latencies
+from ..waiting import Pending
 from .access import TokenGate, server_credentials
 from .counting import SMALLEST_RECORD, count_records
 from .decode import Broken, decode_request

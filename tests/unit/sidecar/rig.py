@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from realtime_otel_sidecar.config import Settings
-from realtime_otel_sidecar.engine import Engine, Pending
+from realtime_otel_sidecar.engine import Engine
 from realtime_otel_sidecar.metrics import measure as metrics
 from realtime_otel_sidecar.metrics.instruments import BY_NUMBER
 from realtime_otel_sidecar.metrics.sums import Key, Series
@@ -26,6 +26,7 @@ from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.store import folder
 from realtime_otel_sidecar.store.database import Database, OutboxReader
 from realtime_otel_sidecar.store.rows import Batch, Delivered
+from realtime_otel_sidecar.waiting import Pending
 from tests.sidecar import Backend, Contents, spans_of
 
 TIMEOUT = 10.0

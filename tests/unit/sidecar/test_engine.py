@@ -12,8 +12,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from realtime_otel.contract import STREAM_ID
-from realtime_otel_sidecar import engine as engine_module
-from realtime_otel_sidecar import journal
+from realtime_otel_sidecar import journal, waiting
 from realtime_otel_sidecar.refusals import Unavailable
 from realtime_otel_sidecar.stitch.stitcher import Outcome, Stitcher
 from tests.sidecar import conversation, interleaved, one_by_one
@@ -71,7 +70,7 @@ def test_requests_that_wait_together_share_a_commit(gated: Rig) -> None:
 def test_a_group_ends_at_its_size_so_that_the_first_does_not_wait_for_the_last(
     gated: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "GROUP_BYTES", 1)
+    monkeypatch.setattr(waiting, "GROUP_BYTES", 1)
     gate = gate_of(gated)
     gate.open.clear()
     answers = [gated.submit(request) for request in one_by_one(ONE, 1)[:4]]

@@ -12,10 +12,10 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from realtime_otel.contract import SEQ
 from realtime_otel_sidecar.config import Settings
-from realtime_otel_sidecar.engine import Pending
 from realtime_otel_sidecar.otlp import receiver as receiver_module
 from realtime_otel_sidecar.otlp.receiver import LOGS_SERVICE, Receiver
 from realtime_otel_sidecar.refusals import Unavailable, Why
+from realtime_otel_sidecar.waiting import Pending
 from tests.conversations import server
 from tests.sidecar import DIRECT, Client, code_of, conversation, record, retry_delay
 from tests.unit.sidecar.rig import eventually
