@@ -165,8 +165,8 @@ def test_only_the_newest_are_kept() -> None:
 @pytest.mark.parametrize(
     ("flags", "status", "said"),
     [
-        (["--page", "seventy"], 2, "argument --page"),
-        (["--keep", "0"], 2, "argument --keep"),
+        (["--page", "seventy"], 2, "argument --page: seventy is no whole number from 0 to 65535"),
+        (["--keep", "0"], 2, "argument --keep: 0 is no whole number from 1 to 10000"),
         (["--listen", "nowhere"], 1, "listen is 'nowhere'"),
         (["--endpoint", "nowhere"], 1, "endpoint is 'nowhere'"),
     ],

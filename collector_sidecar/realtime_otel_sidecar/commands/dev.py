@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from . import Commands
 
 PAGE_PORT = 4380
-KEEP = 100
+KEEP, MOST_KEPT = 100, 10_000
 DESCRIPTION = """\
 Show conversations on a page on this machine, while they go on: a sidecar, what it needs, and the page, in one process.
 No Collector is needed. The sidecar's other settings count as well, as environment variables (REALTIME_OTEL_…).
@@ -29,9 +30,19 @@ def add(commands: Commands) -> None:
     dev = commands.add_parser(
         "dev", help="show conversations on a page, while they go on", description=DESCRIPTION, epilog=STATUS
     )
-    dev.add_argument("--page", type=_port, default=PAGE_PORT, metavar="PORT", help="of the page (default: %(default)s)")
     dev.add_argument(
-        "--keep", type=_count, default=KEEP, metavar="N", help="conversations to keep in memory (default: %(default)s)"
+        "--page",
+        type=_whole_number(0, 65535),
+        default=PAGE_PORT,
+        metavar="PORT",
+        help="of the page (default: %(default)s)",
+    )
+    dev.add_argument(
+        "--keep",
+        type=_whole_number(1, MOST_KEPT),
+        default=KEEP,
+        metavar="N",
+        help="conversations to keep in memory (default: %(default)s)",
     )
     add_flag(dev, named("listen"), shown_default(named("listen")))
     add_flag(dev, named("data_dir"), "a temporary folder, which goes with the process")
@@ -39,18 +50,13 @@ def add(commands: Commands) -> None:
     dev.set_defaults(run=_run)
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError(text)
-    return port
+def _whole_number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if text.isdecimal() and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from {least} to {most}")
 
-
-def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 10_000:
-        raise ValueError(text)
-    return count
+    return parse
 
 
 def _run(flags: argparse.Namespace) -> int:
