@@ -108,7 +108,7 @@ def test_an_address_in_use_is_refused_clearly(tmp_path: Path, backend: Backend) 
         address = f"127.0.0.1:{sidecar.port}"
         second = command("sidecar", "--listen", address, "--data-dir", str(tmp_path / "other"))
     assert second.returncode == 1
-    assert f"realtime-otel: Failed to bind to address {address}" in second.stderr
+    assert f"realtime-otel: nothing can listen at {address} (listen): another program listens there" in second.stderr
     assert "Traceback" not in second.stderr
 
 
