@@ -19,13 +19,16 @@ from typing import Any, Final, TypeVar
 import pytest
 
 from examples.realtime_server import load_scenario, serve
-from tests.documentation.blocks import ROOT, Block, blocks
+from tests.documentation.blocks import ROOT, Block, blocks, commands
 
 Answer = TypeVar("Answer")
 
 MINUTES: Final = 5 * 60
 """In seconds."""
+SERVED: Final = "ws://127.0.0.1:8765/v1/realtime"
 UNTOUCHED: Final = ROOT / "tests" / "integration" / "untouched"
+FREE_PORTS: Final = " --page 0 --listen 127.0.0.1:0"
+"""Instead of those of the pages, which something else on this machine may have."""
 EXPECTED: Final = [
     "execute_tool get_weather",
     "realtime_inference gpt-realtime",
@@ -90,19 +93,19 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
 
 
 @contextmanager
-def dev(folder: Path, environment: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """The README's command that shows conversations. Gives what it prints: the page, and where agents send."""
-    # The ports of the README may be taken by what else runs here, so this one takes free ones.
-    command = f"exec {line('realtime-otel dev')} --page 0 --listen 127.0.0.1:0"
+def running(command: str, folder: Path, environment: dict[str, str], addresses: int) -> Iterator[list[str]]:
+    """A command that goes on until the block ends. Gives the ``addresses`` that it prints."""
+    log = folder / f"{command.split()[1]}.log"
     with (
-        (folder / "dev.log").open("w+") as log,
-        subprocess.Popen(["/bin/sh", "-c", command], cwd=folder, env=environment, stdout=log, stderr=log) as process,
+        log.open("w") as said,
+        subprocess.Popen(
+            ["/bin/sh", "-c", f"exec {command}"], cwd=folder, env=environment, stdout=said, stderr=said
+        ) as process,
     ):
         try:
-            said = wait_for(
-                lambda: re.findall(r"http://\S+", (folder / "dev.log").read_text()), lambda found: len(found) > 1
+            yield wait_for(
+                lambda: re.findall(r"\b(?:http|ws)://\S+(?=\n)", log.read_text()), lambda it: len(it) >= addresses
             )
-            yield said[0], said[1]
         finally:
             process.terminate()
 
@@ -128,7 +131,7 @@ async def test_an_agent_that_others_wrote_has_its_trace_on_the_page(
     shutil.copy(UNTOUCHED / program, folder / "agent.py")
     run = line("opentelemetry-instrument python agent.py")
     async with serve(load_scenario("written-question"), speed=20.0) as server:
-        with dev(folder, environment) as (page, endpoint):
+        with running(line("realtime-otel dev") + FREE_PORTS, folder, environment, 2) as (page, endpoint):
             addresses = {"REALTIME_URL": server.url, "REALTIME_BASE_URL": server.base_url}
             typed = run.replace("http://localhost:4317", endpoint)
             assert typed != run
@@ -141,6 +144,37 @@ async def test_an_agent_that_others_wrote_has_its_trace_on_the_page(
     assert sorted(span["name"] for span in shown["spans"]) == EXPECTED
     assert row["counts"]["tools"] == 1
     assert time.monotonic() - begun < MINUTES
+
+
+def test_the_tutorial_can_be_typed_from_its_first_line_to_its_last(
+    machine: tuple[Path, dict[str, str], float], tmp_path: Path
+) -> None:
+    _, environment, _ = machine
+    for name in ("examples", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    told = [command.text for command in commands() if command.page == "docs/tutorial.md"]
+    made, installed, look, serving, names, where, agent, content, again, explain, tree, page_of_it = told
+    assert made.startswith("python3 -m venv")  # the machine has one
+    type_in(installed, tmp_path, environment)
+    with (
+        running(look + FREE_PORTS, tmp_path, environment, 2) as (page, endpoint),
+        running(serving.replace("8765", "0"), tmp_path, environment, 1) as (server,),
+    ):
+        set_up = names.replace("http://localhost:4317", endpoint) + f"; {where.replace(SERVED, server)}; "
+        type_in(set_up + agent, tmp_path, environment)
+        type_in(f"{set_up}{content}; {again}", tmp_path, environment)
+        rows = wait_for(
+            lambda: asked(f"{page}conversations"), lambda it: len(it) == 2 and not any(r["open"] for r in it)
+        )
+        texts = [json.dumps(asked(f"{page}conversations/{row['trace']}")) for row in rows]
+        account = type_in(explain.replace("<id>", rows[0]["trace"]), tmp_path, environment)
+
+    assert {row["service"] for row in rows} == {"weather-desk"}
+    assert sorted("What is the weather like" in text for text in texts) == [False, True]
+    assert "acknowledged by the collector" in account
+    assert "user_speech" in type_in(tree, tmp_path, environment)
+    type_in(page_of_it, tmp_path, environment)
+    assert (tmp_path / "conversation.html").stat().st_size > 10_000
 
 
 @pytest.mark.stack
