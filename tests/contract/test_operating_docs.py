@@ -47,7 +47,8 @@ def test_both_pages_say_how_long_and_how_much_is_kept() -> None:
 
 
 LINKING: Final = (
-    *PAGES, "backends.md", "dashboards.md", "kubernetes.md", "looking.md", "runbook.md", "versioning.md",
+    *PAGES, "backends.md", "dashboards.md", "kubernetes.md", "looking.md", "runbook.md", "scaling.md",
+    "versioning.md",
 )  # fmt: skip
 
 
