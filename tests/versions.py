@@ -30,7 +30,12 @@ NEWEST_SDK = (
     "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc", "opentelemetry-distro",
     "opentelemetry-instrumentation-httpx", *SIDECAR,
 )  # fmt: skip
-OPENAI_TESTS = ("test_emitter_openai.py", "test_emitter_websockets.py", "test_instrumentor.py")
+OPENAI_TESTS = (
+    "test_emitter_openai.py",
+    "test_emitter_openai_ends.py",
+    "test_emitter_websockets.py",
+    "test_instrumentor.py",
+)
 ALL_TESTS = (
     *OPENAI_TESTS,
     "test_emitter_agents.py",

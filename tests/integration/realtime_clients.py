@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,11 @@ Event = dict[str, Any]
 
 CHUNK_MS = 100
 DEADLINE_SECONDS = 10
+TEXT: Mapping[str, Any] = {
+    "type": "message",
+    "role": "user",
+    "content": [{"type": "input_text", "text": "What is in the garden?"}],
+}
 
 
 @function_tool
@@ -94,6 +99,17 @@ async def hold_with_openai(
 
         async with microphone(send, speed):
             return await listen(connection, lambda events: is_over(events, responses))
+
+
+async def a_text_turn(connection: Any, read: list[str]) -> None:
+    """Ask something in writing, and read the types of the events up to the end of the answer."""
+    await connection.session.update(session={"type": "realtime", "instructions": "Be brief."})
+    await connection.conversation.item.create(item=TEXT)
+    await connection.response.create()
+    async for event in connection:
+        read.append(event.type)
+        if event.type == "response.done":
+            return
 
 
 async def receive(connection: AsyncRealtimeConnection) -> Event:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
@@ -18,25 +17,14 @@ from opentelemetry import trace
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from examples.realtime_server import RealtimeServer, Scenario, serve
-from examples.realtime_server.scenario import Drop, Reply
+from examples.realtime_server import RealtimeServer, serve
 from realtime_otel import RealtimeEmitter, connections, contract
 from tests.integration.emitting import assert_gapless, attribute, body, flushed, kinds, observe, of_direction, of_type
 from tests.integration.emitting import receiving as collector_receiving
-from tests.integration.realtime_clients import DEADLINE_SECONDS, hold_with_openai
+from tests.integration.realtime_clients import DEADLINE_SECONDS, TEXT, a_text_turn, hold_with_openai
 from tests.stack.otlp import LogsServer
 
 SPEED = 20.0
-TEXT: Mapping[str, Any] = {
-    "type": "message",
-    "role": "user",
-    "content": [{"type": "input_text", "text": "What is in the garden?"}],
-}
-RECONNECTS = pytest.mark.skipif(
-    "on_reconnecting" not in inspect.signature(OpenAI(api_key="any").realtime.connect).parameters,
-    reason="this version of openai does not connect again by itself",
-)
-
 Connect = Callable[[RealtimeServer], AbstractContextManager[Any]]
 
 
@@ -60,16 +48,6 @@ SYNC: dict[str, Callable[[RealtimeServer], Any]] = {
     "sync beta": lambda server: OpenAI(api_key="any", websocket_base_url=server.base_url).beta.realtime,
     "sync Azure": lambda server: azure(AzureOpenAI, server).realtime,
 }
-
-
-async def a_text_turn(connection: Any, read: list[str]) -> None:
-    await connection.session.update(session={"type": "realtime", "instructions": "Be brief."})
-    await connection.conversation.item.create(item=TEXT)
-    await connection.response.create()
-    async for event in connection:
-        read.append(event.type)
-        if event.type == "response.done":
-            return
 
 
 def a_text_turn_in_a_thread(connection: Any, read: list[str]) -> None:
@@ -233,109 +211,6 @@ async def test_a_tool_that_is_run_by_hand_is_stated_and_its_span_is_current(coll
     assert inside[0].trace_id.to_bytes(16, "big") == emitter.stream.trace_id
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        (1000, {"reason": "session_closed", "code": 1000}),
-        (1001, {"reason": "disconnected", "code": 1001}),
-        (1011, {"reason": "disconnected", "code": 1011, "error_type": "ConnectionClosedError"}),
-        (1006, {"reason": "disconnected", "code": 1006, "error_type": "ConnectionClosedError"}),
-    ],
-)
-async def test_a_connection_that_the_server_ends_is_stated_with_its_code(
-    collector: LogsServer, code: int, expected: Mapping[str, Any]
-) -> None:
-    reply = Reply(says="This answer will be cut short by the server. " * 4, drop=Drop(after_ms=300, code=code))
-    async with (
-        serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server,
-        asyncio.timeout(DEADLINE_SECONDS),
-    ):
-        client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
-        async with client.realtime.connect(model="gpt-realtime") as connection:
-            emitter = observe(connection)
-            try:
-                await a_text_turn(connection, [])
-            except Exception as error:
-                assert type(error).__name__ == "ConnectionClosedError"  # noqa: PT017
-            assert emitter.closed
-    records = await flushed(emitter, collector)
-
-    assert_gapless(records)
-    assert body(records[-1]) == expected
-
-
-async def test_sending_into_a_lost_connection_does_not_hide_what_is_left_to_read(collector: LogsServer) -> None:
-    # Little is said before: with more waiting to be read, `websockets` does not hear of the end.
-    reply = Reply(says="This answer will be cut short.", drop=Drop(after_ms=1, code=1011))
-    async with (
-        serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server,
-        asyncio.timeout(DEADLINE_SECONDS),
-    ):
-        client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
-        async with client.realtime.connect(model="gpt-realtime") as connection:
-            emitter = observe(connection)
-            await connection.response.create()
-            await server.all_closed()
-            with pytest.raises(Exception, match="1011"):
-                await connection.response.cancel()
-            read: list[str] = []
-
-            async def read_all() -> None:
-                while True:
-                    read.append((await connection.recv()).type)
-
-            with pytest.raises(Exception, match="1011"):
-                await read_all()
-    records = await flushed(emitter, collector)
-
-    assert_gapless(records)
-    assert "response.created" in read
-    assert kinds(of_direction(records, "server")) == read
-    assert body(records[-1])["reason"] == "disconnected"
-
-
-@RECONNECTS
-async def test_a_client_that_connects_again_goes_on_with_its_stream(collector: LogsServer) -> None:
-    reply = Reply(says="This answer will be cut short. " * 4, drop=Drop(after_ms=300, code=1011))
-    async with serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server:
-        client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
-        connecting = client.realtime.connect(
-            model="gpt-realtime", on_reconnecting=lambda _event: None, initial_delay=0.01, max_delay=0.01
-        )
-        emitter = observe(connecting, session_id="call-5")
-        created: list[Any] = []
-        async with asyncio.timeout(DEADLINE_SECONDS), client, connecting as connection:
-            async for event in connection:
-                if event.type == "session.created":
-                    created.append(event)
-                    if len(created) == 2:
-                        break
-                    await connection.send({"type": "response.create", "event_id": "mine_1"})
-    records = await flushed(emitter, collector)
-
-    assert_gapless(records)
-    assert len({attribute(record, contract.SESSION_ID) for record in of_type(records, "session.created")}) == 2
-    assert {attribute(record, contract.STREAM_STARTED) for record in records} == {emitter.stream.started}
-    assert [attribute(record, contract.EVENT_ID) for record in of_direction(records, "client")] == ["mine_1"]
-    assert body(records[-1]) == {"reason": "session_closed"}
-
-
-@RECONNECTS
-async def test_a_client_that_gives_up_connecting_again_ends_its_stream_as_disconnected(collector: LogsServer) -> None:
-    reply = Reply(says="This answer will be cut short. " * 4, drop=Drop(after_ms=300, code=1011))
-    async with serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server:
-        client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
-        connecting = client.realtime.connect(model="gpt-realtime", on_reconnecting=lambda _event: {"abort": True})
-        async with asyncio.timeout(DEADLINE_SECONDS), client, connecting as connection:
-            emitter = observe(connection)
-            with pytest.raises(Exception, match="1011"):
-                await a_text_turn(connection, [])
-            assert emitter.closed
-    records = await flushed(emitter, collector)
-
-    assert body(records[-1]) == {"reason": "disconnected", "code": 1011, "error_type": "ConnectionClosedError"}
-
-
 @pytest.mark.skipif(
     not hasattr(OpenAI(api_key="any").realtime.connect(model="any"), "send"),
     reason="this version of openai cannot be given events before it connects",
@@ -388,21 +263,6 @@ async def test_events_that_are_dispatched_to_handlers_are_records(collector: Log
     assert kinds(of_direction(records, "server")) == heard[: heard.index("response.done") + 1]
 
 
-async def test_a_connection_that_cannot_be_made_ends_its_stream(collector: LogsServer) -> None:
-    async with serve("text") as server:
-        client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
-    connecting = client.realtime.connect(model="gpt-realtime")
-    emitter = observe(connecting)
-    with pytest.raises(OSError):  # noqa: PT011
-        async with connecting:
-            pass
-    records = await flushed(emitter, collector)
-
-    assert kinds(records) == ["emitter.stream_opened", "emitter.stream_closed"]
-    assert body(records[-1])["reason"] == "disconnected"
-    assert body(records[-1])["error_type"] == "ConnectionRefusedError"
-
-
 async def test_a_manager_that_is_entered_again_observes_the_second_connection_too(collector: LogsServer) -> None:
     async with serve("text", speed=SPEED) as server, asyncio.timeout(DEADLINE_SECONDS):
         client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
@@ -419,19 +279,6 @@ async def test_a_manager_that_is_entered_again_observes_the_second_connection_to
         assert "session.created" in kinds(await flushed(emitter, collector))
 
 
-async def test_what_makes_the_application_leave_is_stated(collector: LogsServer) -> None:
-    async with serve("text", speed=SPEED) as server, asyncio.timeout(DEADLINE_SECONDS):
-        client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
-        connecting = client.realtime.connect(model="gpt-realtime")
-        emitter = observe(connecting)
-        with pytest.raises(KeyError):
-            async with connecting:
-                raise KeyError("a defect of the application")
-    records = await flushed(emitter, collector)
-
-    assert body(records[-1]) == {"reason": "session_closed", "error_type": "KeyError"}
-
-
 async def test_an_observed_connection_is_what_it_was_and_leaves_nothing_behind(collector: LogsServer) -> None:
     async with serve("text", speed=SPEED) as server, asyncio.timeout(DEADLINE_SECONDS):
         client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
@@ -444,27 +291,6 @@ async def test_an_observed_connection_is_what_it_was_and_leaves_nothing_behind(c
             assert inspect.iscoroutinefunction(connection.recv_bytes)
         assert not {"recv_bytes", "send", "send_raw", "close", "_reconnect"} & set(vars(connection))
         assert "recv_bytes" in vars(type(connection))
-
-
-async def test_a_connection_that_is_dropped_without_a_close_ends_its_stream(collector: LogsServer) -> None:
-    async with serve("text", speed=SPEED) as server, asyncio.timeout(DEADLINE_SECONDS):
-        client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
-        connection = await client.realtime.connect(model="gpt-realtime").enter()
-        websocket = connection._connection
-        close = observe(connection)._close
-        stream = observe(connection).stream
-        del connection
-        gc.collect()
-        await websocket.close()
-    close()
-    await asyncio.to_thread(observe_nothing().flush, 10)
-
-    mine = [each for each in collector.records() if attribute(each, contract.EMITTER_ID) == stream.emitter_id]
-    assert kinds(mine) == ["emitter.stream_opened", "emitter.stream_closed"]
-
-
-def observe_nothing() -> RealtimeEmitter:
-    return RealtimeEmitter()
 
 
 async def test_the_span_that_is_current_is_the_sessions_parent(collector: LogsServer) -> None:
