@@ -34,11 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="yours")
     parser.add_argument("--write-docs", action="store_true", help="write the results into docs/conformance.md")
     given = parser.parse_args(arguments)
+    names = [each.name for each in SUBJECTS]
+    if unknown := set(given.subjects).difference(names):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     chosen = [each for each in SUBJECTS if each.name in given.subjects or not (given.subjects or given.command)]
     if given.command:
         chosen.append(Subject(given.name, given.command))
-    if given.subjects and len(chosen) < len(given.subjects):
-        parser.error(f"there is no such subject; there are {', '.join(each.name for each in SUBJECTS)}")
     there = [each for each in chosen if each.is_there]
     for absent in (each.name for each in chosen if not each.is_there):
         print(f"{absent}: its environment is not there (make conformance makes it)", file=sys.stderr)

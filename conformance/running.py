@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +29,10 @@ SILENCE_SECONDS: Final = 3.0
 
 @dataclass(frozen=True)
 class Subject:
-    """An instrumentation on an agent. ``command``: what runs it; ``{python}`` is that of its environment."""
+    """An instrumentation on an agent.
+
+    ``command``: what runs it, as one would type it in a shell; ``{python}`` is that of its environment.
+    """
 
     name: str
     command: str
@@ -40,6 +44,10 @@ class Subject:
     @property
     def python(self) -> Path:
         return ROOT / ".cache" / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
+
+    @property
+    def arguments(self) -> list[str]:
+        return [each.replace("{python}", str(self.python)) for each in shlex.split(self.command)]
 
     @property
     def is_there(self) -> bool:
@@ -99,9 +107,8 @@ async def _run(subject: Subject, case: Case, server: RealtimeServer, endpoint: s
         "OPENAI_API_KEY": "any",
         "no_proxy": "*",
     }
-    command = subject.command.format(python=subject.python).split()
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env=told, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *subject.arguments, cwd=ROOT, env=told, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
     try:
         if case.kills:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from conformance.__main__ import main
 from conformance.cases import CASES, Case
 from conformance.evidence import Evidence
-from conformance.running import SUBJECTS, play
+from conformance.running import SUBJECTS, Subject, play
 
 OURS = SUBJECTS[0]
 FORGETS = {
@@ -40,3 +41,14 @@ async def test_every_claim_holds_and_none_holds_without_what_it_is_about(case: C
     for claim in case.claims:
         less = FORGETS.get(claim.sentence, lambda of: Evidence(of.truth, [], of.logs))(evidence)
         assert claim.holds(less) is not True, claim.sentence
+
+
+def test_a_subject_that_is_mistyped_is_named_whatever_else_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["openinferense", "--command", "true"])
+    assert "there is no openinferense" in capsys.readouterr().err
+
+
+def test_a_command_of_your_own_is_taken_apart_as_a_shell_does() -> None:
+    own = Subject("mine", "{python} -c 'print({1: 2})'")
+    assert own.arguments == [str(own.python), "-c", "print({1: 2})"]
