@@ -33,6 +33,8 @@ DELTAS: Final = ("all", "first", "off")
 FLUSH_SECONDS: Final = 0.2
 BATCH_BYTES: Final = 200_000
 """Of the Collector's queue in otelcol-config.yaml: a request leaves when it has so much, or after so long."""
+MOST_BATCH_BYTES: Final = 4_000_000
+"""Its ``max_size``."""
 EMITTER_SECONDS: Final = 0.5
 """From one request of an agent's process to the next."""
 COLLECTOR_QUEUE: Final = 1_000_000
@@ -134,6 +136,11 @@ class Size:
     flags: tuple[str, ...]
 
     @property
+    def batch_bytes(self) -> int:
+        """The ``min_size`` of the Collectors' batches with which a sidecar's requests are as large as one's alone."""
+        return min(BATCH_BYTES * self.sidecars, MOST_BATCH_BYTES)
+
+    @property
     def database_mib(self) -> float:
         """Of the database and its log, while the backend takes everything."""
         return self.floor_mib + self.journal_mib + self.checkpoints_mib + self.ended_mib + self.history_mib
@@ -151,7 +158,7 @@ def size(load: Load, of: Constants, *, sidecars: int = 0, age: float = DEFAULTS.
         return _shared(load, of, sidecars, age)
     count = max(1, math.ceil(load.streams / MOST_STREAMS))
     while (found := _shared(load, of, count, age)).cores > BUSY:
-        # No jump by the ratio: what a request costs is not shared, so it would leave some out.
+        # No jump by the whole ratio: what a second costs is not shared, so it would leave some out.
         count += max(1, int(count * (found.cores / BUSY - 1) / 2))
     return found
 
@@ -171,8 +178,8 @@ def _shared(load: Load, of: Constants, sidecars: int, age: float) -> Size:
     streams = load.streams / sidecars
     deltas, others, spans = (each * streams for each in per_second(load, of))
     records, size_in = deltas + others, deltas * of.delta_bytes + others * of.other_bytes
-    # The Collector's batches are cut after all sidecars' records together; each of them has a part of every one.
-    batches = max(1.0, math.ceil(size_in * sidecars * FLUSH_SECONDS / BATCH_BYTES)) / FLUSH_SECONDS
+    # Of several sidecars each has a part of every batch, so batches are to be as many times as large: `batch_bytes`.
+    batches = max(1.0, math.ceil(size_in * FLUSH_SECONDS / BATCH_BYTES)) / FLUSH_SECONDS
     requests = min(records, batches)
     runs = min(records, max(streams / EMITTER_SECONDS, requests))
     spent = of.base_us_per_second + requests * of.request_us + runs * of.run_us
@@ -257,7 +264,7 @@ def report(load: Load, found: Size) -> str:
         f"  memory    {of.memory_mib:,.0f} MiB",
         f"  disk      {of.disk_mib:,.0f} MiB: {disk}",
         f"  network   {of.bytes_in / 1000:,.0f} kB/s in, {of.bytes_out / 1000:,.1f} kB/s out",
-        f"  queue     one Collector's holds {of.queue_minutes:,.1f} min without a sidecar",
+        f"  queue     one Collector's holds {of.queue_minutes:,.1f} min without a sidecar; min_size {of.batch_bytes}",
         "  flags     " + (" ".join(of.flags) or "none: the defaults do"),
     ]
     return "\n".join(lines)

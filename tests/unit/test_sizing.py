@@ -80,6 +80,7 @@ def test_there_are_as_many_sidecars_as_keep_each_at_half_a_core_and_no_more(stre
     found = size(load, OF)
     assert found.cores <= sizing.BUSY
     assert found.streams <= sizing.MOST_STREAMS
+    assert found.sidecars <= max(1, streams / 500), "what is not shared does not run away"
     if found.sidecars > 1:
         fewer = size(load, OF, sidecars=found.sidecars - 1)
         assert fewer.cores > sizing.BUSY or fewer.streams > sizing.MOST_STREAMS
