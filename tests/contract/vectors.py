@@ -19,13 +19,13 @@ from realtime_otel import contract
 from realtime_otel.contract import Closed, Direction, Fact, Kind
 from realtime_otel.records import About, RecordEncoder, ToolLog
 from realtime_otel.stream import Stream
-from tests.conversations import STARTED
+from tests.conversations import SECOND, STARTED
+
+from . import events
 
 FILE: Final = Path(__file__).parents[2] / "docs" / "contract-vectors.json"
 
 DRAWN: Final = "5f0c2d7e-8a41-4c55-9b0e-3d1f6a7b8c9d"
-NOT_AN_ID: Final = "the call of Jadwiga Nowak"
-SECOND: Final = 1_000_000_000
 
 
 def vectors() -> dict[str, Any]:
@@ -41,7 +41,9 @@ def vectors() -> dict[str, Any]:
         ],
         "identifiers": [
             {"given": given, "leaves": contract.identifier(given)}
-            for given in ("", "item_AbC-1.2:3/4=+~", "call_" + "9" * 251, "call_" + "9" * 252, NOT_AN_ID, "żółw", "🐢")
+            for given in (
+                "", "item_AbC-1.2:3/4=+~", "call_" + "9" * 251, "call_" + "9" * 252, events.NOT_AN_ID, "żółw", "🐢",
+            )
         ],
         "event_types": [
             {"given": given, "event_name": contract.EVENT_PREFIX + contract.event_type(given)}
@@ -57,7 +59,7 @@ def vectors() -> dict[str, Any]:
         },
         "events": [
             *(_event(*given) for given in _EVENTS),
-            _event("content for events only", ROOT, _SERVER, _TRANSCRIPT, True, {}, events_only=True),
+            _event("content for events only", ROOT, _SERVER, events.TRANSCRIPT, True, {}, events_only=True),
         ],
         "facts": [_fact(*given) for given in _FACTS],
         "tool_log": _tool_log(),
@@ -74,7 +76,7 @@ def _ids(stream_id: str, *, chosen: bool = False, namespace: str = "", service: 
         (Kind.RESPONSE, "resp_1", 2),
         (Kind.TOOL, "call_1", 1),
         (Kind.TOOL, "call_1", 3),
-        (Kind.TOOL, contract.identifier(NOT_AN_ID), 1),
+        (Kind.TOOL, contract.identifier(events.NOT_AN_ID), 1),
         (Kind.PLAYBACK, "resp_1", 1),
         (Kind.TRANSCRIPT, "item_1", 1),
     ]
@@ -135,204 +137,17 @@ def _described(stream: Stream) -> dict[str, Any]:
 
 # --- Events ---------------------------------------------------------------------------------------------------------
 
-_SESSION_CREATED: Final = {
-    "type": "session.created",
-    "event_id": "event_1",
-    "session": {
-        "type": "realtime",
-        "object": "realtime.session",
-        "id": "sess_1",
-        "model": "gpt-realtime",
-        "expires_at": 1767229200,
-        "output_modalities": ["audio"],
-        "instructions": "You answer for the tide office. Be short.",
-        "tool_choice": "auto",
-        "max_output_tokens": "inf",
-        "tools": [
-            {
-                "type": "function",
-                "name": "get_tide",
-                "description": "When the tide is high.",
-                "parameters": {"type": "object", "properties": {"port": {"type": "string"}}},
-            }
-        ],
-        "audio": {
-            "input": {
-                "format": {"type": "audio/pcm", "rate": 24000},
-                "transcription": {"model": "whisper-1", "language": "pl", "prompt": "Names of ports."},
-                "turn_detection": {"type": "server_vad", "threshold": 0.5, "idle_timeout_ms": None},
-            },
-            "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "marin", "speed": 1.0},
-        },
-        "prompt": None,
-    },
-}
-_TRANSCRIPT: Final = {
-    "type": "conversation.item.input_audio_transcription.completed",
-    "event_id": "event_9",
-    "item_id": "item_1",
-    "content_index": 0,
-    "transcript": "Kiedy będzie przypływ? 🌊",
-    "usage": {"type": "duration", "seconds": 3},
-}
-_UNKNOWN: Final = {
-    "type": "response.hologram.started",
-    "event_id": "event_10",
-    "response_id": "resp_1",
-    "status": "completed",
-    "mood": "completed",
-    "note": "Jadwiga smiles",
-    "people": [{"name": "Jadwiga", "status": "dreaming"}],
-    "depths": {"left": {"metres": 3, "unit": "m"}, "by port": {"Gdynia": 4}},
-    "metadata": {"caller": "Jadwiga"},
-}
-_IMAGE: Final = {
-    "type": "conversation.item.create",
-    "event_id": "event_mine_1",
-    "previous_item_id": "root",
-    "item": {
-        "id": "item_7",
-        "type": "message",
-        "role": "user",
-        "content": [
-            {"type": "input_text", "text": "Which pier is this?"},
-            {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"},
-            {"type": "input_audio", "audio": "AAECAwQFBgc="},
-        ],
-    },
-}
-_FAILED: Final = {
-    "type": "response.done",
-    "event_id": "event_11",
-    "response": {
-        "object": "realtime.response",
-        "id": "resp_2",
-        "status": "failed",
-        "status_details": {
-            "type": "failed",
-            "error": {"type": "server_error", "code": "inference_rate_limit_exceeded", "message": "Try later."},
-        },
-        "output": [],
-        "conversation_id": "conv_1",
-        "output_modalities": ["audio", "smell"],
-        "max_output_tokens": 4096,
-        "audio": {"output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "marin"}},
-        "usage": {
-            "total_tokens": 12,
-            "input_tokens": 12,
-            "output_tokens": 0,
-            "input_token_details": {"text_tokens": 12, "audio_tokens": 0, "cached_tokens": 8},
-        },
-        "metadata": {"caller": "Jadwiga"},
-    },
-}
-_ARGUMENTS: Final = {
-    "type": "response.function_call_arguments.done",
-    "event_id": "event_12",
-    "response_id": "resp_1",
-    "item_id": "item_3",
-    "output_index": 0,
-    "call_id": "call_1",
-    "name": "get_tide",
-    "arguments": '{"port": "Gdynia"}',
-}
-_ODD_IDS: Final = {
-    "type": "conversation.item.added",
-    "event_id": "event_13",
-    "previous_item_id": None,
-    "item": {
-        "id": "",
-        "type": "function_call",
-        "call_id": NOT_AN_ID,
-        "name": "get tide",
-        "arguments": "",
-        "status": "",
-    },
-}
-_LONG: Final = {
-    "type": "response.output_text.done",
-    "event_id": "event_14",
-    "response_id": "resp_1",
-    "item_id": "item_2",
-    "text": "ebb and flow " * 2600,
-}
-_MCP_CALL: Final = {
-    "type": "response.output_item.done",
-    "event_id": "event_18",
-    "response_id": "resp_1",
-    "output_index": 1,
-    "item": {
-        "id": "mcp_1",
-        "type": "mcp_call",
-        "approval_request_id": "mcpr_1",
-        "name": "read_gauge",
-        "server_label": "tide_office",
-        "arguments": '{"port": "Gdynia"}',
-        "output": None,
-        "error": {"type": "http_error", "code": 503, "message": "Jadwiga has unplugged it."},
-    },
-}
-_APPROVAL: Final = {
-    "type": "conversation.item.create",
-    "event_id": "event_mine_3",
-    "item": {
-        "id": "item_9",
-        "type": "mcp_approval_response",
-        "approval_request_id": "mcpr_1",
-        "approve": False,
-        "reason": "Jadwiga says no.",
-    },
-}
-_CREDENTIALS: Final = {
-    "type": "session.update",
-    "event_id": "event_mine_4",
-    "session": {
-        "type": "realtime",
-        "tools": [
-            {
-                "type": "mcp",
-                "server_label": "tide_office",
-                "server_url": "https://tides.example/sse?key=Jadwiga",
-                "authorization": "Jadwiga-7",
-                "headers": {"x-key": "Jadwiga-7"},
-                "allowed_tools": ["read_gauge"],
-                "require_approval": "always",
-            }
-        ],
-    },
-}
-_OTHER_DIALECT: Final = {
-    "type": "session.updated",
-    "event_id": "event_19",
-    "session": {
-        "id": "sess_1",
-        "object": "realtime.session",
-        "model": "grok-voice",
-        "modalities": ["audio"],
-        "voice": {"type": "azure-standard", "name": "en-US-AvaNeural", "style": "like Jadwiga"},
-        "turn_detection": {"type": "azure_semantic_vad", "silence_duration_ms": 500},
-        "input_audio_format": "not specified",
-        "input_audio_transcription": {"model": "azure-speech", "phrase_list": ["Jadwiga"]},
-        "tools": [{"type": "function", "function": {"name": "get_tide", "parameters": {"type": "object"}}}],
-    },
-}
-_COUNTED_AUDIO: Final = {
-    contract.AUDIO_COUNT: 50,
-    contract.AUDIO_SIZE: 48000,
-    contract.AUDIO_FIRST: STARTED + SECOND,
-    contract.AUDIO_LAST: STARTED + 2 * SECOND,
-}
 _SERVER, _CLIENT = Direction.SERVER, Direction.CLIENT
 
 _EVENTS: Final[list[tuple[str, Stream, Direction, Any, bool, dict[str, int]]]] = [
-    ("a session, with content off", ROOT, _SERVER, _SESSION_CREATED, False, {}),
-    ("the same, with content on", ROOT, _SERVER, _SESSION_CREATED, True, {}),
+    ("a session, with content off", ROOT, _SERVER, events.SESSION_CREATED, False, {}),
+    ("the same, with content on", ROOT, _SERVER, events.SESSION_CREATED, True, {}),
     ("a stream with a chosen id", CHOSEN, _SERVER, {"type": "input_audio_buffer.speech_started", "event_id": "event_2",
      "item_id": "item_1", "audio_start_ms": 812}, False, {}),
     ("a stream under a parent, not sampled", UNDER_A_PARENT, _SERVER, {"type": "response.created",
      "event_id": "event_3", "response": {"id": "resp_1", "status": "in_progress", "conversation_id": None}}, False, {}),
     ("a commit, with the audio appended before it", ROOT, _SERVER, {"type": "input_audio_buffer.committed",
-     "event_id": "event_4", "item_id": "item_1", "previous_item_id": None}, False, _COUNTED_AUDIO),
+     "event_id": "event_4", "item_id": "item_1", "previous_item_id": None}, False, events.COUNTED_AUDIO),
     ("a delta of audio: no body", ROOT, _SERVER, {"type": "response.output_audio.delta", "event_id": "event_5",
      "response_id": "resp_1", "item_id": "item_2", "content_index": 0, "delta": "AAECAwQFBg=="}, True, {}),
     ("a delta of text is counted in characters", ROOT, _SERVER, {"type": "response.output_audio_transcript.delta",
@@ -343,24 +158,24 @@ _EVENTS: Final[list[tuple[str, Stream, Direction, Any, bool, dict[str, int]]]] =
     ("the output of a tool", ROOT, _SERVER, {"type": "conversation.item.added", "event_id": "event_8",
      "previous_item_id": "item_3", "item": {"id": "item_4", "type": "function_call_output", "call_id": "call_1",
      "output": "High at 14:20."}}, False, {}),
-    ("a transcript, with content off", ROOT, _SERVER, _TRANSCRIPT, False, {}),
-    ("the same, with content on", ROOT, _SERVER, _TRANSCRIPT, True, {}),
-    ("an unknown event, with content off", ROOT, _SERVER, _UNKNOWN, False, {}),
-    ("the same, with content on", ROOT, _SERVER, _UNKNOWN, True, {}),
-    ("audio and data URIs of the client, with content off", ROOT, _CLIENT, _IMAGE, False, {}),
-    ("the same, with content on: still no audio and no data", ROOT, _CLIENT, _IMAGE, True, {}),
-    ("a response that failed", ROOT, _SERVER, _FAILED, False, {}),
-    ("a complete call", ROOT, _SERVER, _ARGUMENTS, False, {}),
-    ("the same, with content on", ROOT, _SERVER, _ARGUMENTS, True, {}),
-    ("ids that are absent, empty or of another shape", ROOT, _SERVER, _ODD_IDS, False, {}),
+    ("a transcript, with content off", ROOT, _SERVER, events.TRANSCRIPT, False, {}),
+    ("the same, with content on", ROOT, _SERVER, events.TRANSCRIPT, True, {}),
+    ("an unknown event, with content off", ROOT, _SERVER, events.UNKNOWN, False, {}),
+    ("the same, with content on", ROOT, _SERVER, events.UNKNOWN, True, {}),
+    ("audio and data URIs of the client, with content off", ROOT, _CLIENT, events.IMAGE, False, {}),
+    ("the same, with content on: still no audio and no data", ROOT, _CLIENT, events.IMAGE, True, {}),
+    ("a response that failed", ROOT, _SERVER, events.FAILED, False, {}),
+    ("a complete call", ROOT, _SERVER, events.ARGUMENTS, False, {}),
+    ("the same, with content on", ROOT, _SERVER, events.ARGUMENTS, True, {}),
+    ("ids that are absent, empty or of another shape", ROOT, _SERVER, events.ODD_IDS, False, {}),
     ("an error", ROOT, _SERVER, {"type": "error", "event_id": "event_15", "error": {"type": "invalid_request_error",
      "code": "invalid_value", "message": "Jadwiga is no voice.", "param": "session.audio.output.voice",
      "event_id": "event_mine_2"}}, False, {}),
-    ("a call of a tool that the service runs", ROOT, _SERVER, _MCP_CALL, False, {}),
-    ("an approval that is refused", ROOT, _CLIENT, _APPROVAL, False, {}),
-    ("credentials, with content off", ROOT, _CLIENT, _CREDENTIALS, False, {}),
-    ("the same, with content on", ROOT, _CLIENT, _CREDENTIALS, True, {}),
-    ("a session in the words of other providers", ROOT, _SERVER, _OTHER_DIALECT, False, {}),
+    ("a call of a tool that the service runs", ROOT, _SERVER, events.MCP_CALL, False, {}),
+    ("an approval that is refused", ROOT, _CLIENT, events.APPROVAL, False, {}),
+    ("credentials, with content off", ROOT, _CLIENT, events.CREDENTIALS, False, {}),
+    ("the same, with content on", ROOT, _CLIENT, events.CREDENTIALS, True, {}),
+    ("a session in the words of other providers", ROOT, _SERVER, events.OTHER_DIALECT, False, {}),
     ("limits", ROOT, _SERVER, {"type": "rate_limits.updated", "event_id": "event_16", "rate_limits": [
      {"name": "requests", "limit": 1000, "remaining": 999, "reset_seconds": 0.06}]}, False, {}),
     ("keys that are no names of fields, with content off", ROOT, _SERVER, {"type": "session.measured", "by name":
@@ -370,7 +185,7 @@ _EVENTS: Final[list[tuple[str, Stream, Direction, Any, bool, dict[str, int]]]] =
     ("numbers of more than 64 bits", ROOT, _SERVER, {"type": "session.measured", "small": -9223372036854775808,
      "large": 9223372036854775808, "half": 0.5}, False, {}),
     ("base64 that nobody calls audio", ROOT, _SERVER, {"type": "session.measured", "wave": "QUJD" * 256}, True, {}),
-    ("a string that is cut, with content on", ROOT, _SERVER, _LONG, True, {}),
+    ("a string that is cut, with content on", ROOT, _SERVER, events.LONG, True, {}),
 ]  # fmt: skip
 
 
@@ -425,7 +240,7 @@ _FACTS: Final[list[tuple[Fact, Stream, dict[str, Any], About]]] = [
     (Fact.HEARTBEAT, ROOT, {}, {}),
     (Fact.TOOL_STARTED, ROOT, {}, {"call_id": "call_1", "tool_name": "get_tide"}),
     (Fact.TOOL_FINISHED, ROOT, {}, {"call_id": "call_1", "tool_name": "get_tide"}),
-    (Fact.TOOL_FINISHED, ROOT, {"error_type": "TimeoutError"}, {"call_id": NOT_AN_ID, "tool_name": "get tide"}),
+    (Fact.TOOL_FINISHED, ROOT, {"error_type": "TimeoutError"}, {"call_id": events.NOT_AN_ID, "tool_name": "get tide"}),
     (Fact.RECORDS_DROPPED, ROOT, {"ranges": [[8, 11], [15, 15]], "in_place": True}, {}),
     (Fact.ANNOTATION, ROOT, {"attributes": {"outcome": "solved", "score": 4.5}}, {}),
     (Fact.ANNOTATION, ROOT, {"provider": "openai", "server_address": "api.openai.com", "server_port": 443}, {}),
