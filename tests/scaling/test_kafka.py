@@ -138,8 +138,22 @@ def test_exporter_topic_and_broker_allow_messages_of_the_same_size_above_the_lar
 def test_the_compose_file_is_merged_over_the_one_of_the_project() -> None:
     ours = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     theirs = yaml.safe_load((KAFKA / "docker-compose.yml").read_text())["services"]
-    assert {name for name, service in theirs.items() if "profiles" not in service} == {"collector"}
+    assert {name for name, service in theirs.items() if "profiles" not in service} == {"collector", "prometheus"}
     assert all(service["profiles"] == ["kafka"] for name, service in theirs.items() if name not in ours)
     for service in theirs.values():
         for source in (volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith("./")):
             assert (ROOT / source).is_file()
+
+
+def test_prometheus_scrapes_the_collector_behind_kafka_by_the_name_that_alerts_know() -> None:
+    services = yaml.safe_load((KAFKA / "docker-compose.yml").read_text())["services"]
+    (source, target, _), *others = (volume.split(":") for volume in services["prometheus"]["volumes"])
+    assert not others
+    shipped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yaml").read_text())
+    assert any(Path(target).match(pattern) for pattern in shipped["scrape_config_files"])
+
+    (job,) = yaml.safe_load((ROOT / source).read_text())["scrape_configs"]
+    assert job["job_name"] not in {each["job_name"] for each in shipped["scrape_configs"]}
+    (static,) = job["static_configs"]
+    assert static["labels"]["job"] == "collector"
+    assert {address.split(":")[0] for address in static["targets"]} <= services.keys()
