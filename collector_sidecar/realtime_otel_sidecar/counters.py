@@ -159,7 +159,7 @@ class Counters:
             if reason is Rejection.TOO_MANY_EMITTERS:
                 self.limits_reached["max_emitters"] += 1
         for span in taken.settled:
-            if span.attributes.get(key.OPERATION) == key.SESSION and span.resource.service != PROBES:
+            if key.is_session(span.attributes) and span.resource.service != PROBES:
                 self.sessions_ended[_completeness(span.attributes)] += 1
         for span in taken.spans:
             limits = reached(span)

@@ -196,7 +196,7 @@ def sessions_ended(spans: Iterable[Span], now: int, bounds: Mapping[str, Bound] 
     """The sessions whose spans are among these, sampled or not; ``bounds``: what ended a stream, by its key."""
     rows = []
     for span in spans:
-        if span.attributes.get(key.OPERATION) != key.SESSION:
+        if not key.is_session(span.attributes):
             continue
         try:
             ended = _ended(span)

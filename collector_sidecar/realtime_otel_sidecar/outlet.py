@@ -62,8 +62,8 @@ class Outlet:
         Raises:
             sqlite3.Error: it cannot be read.
         """
-        for row in database.held():
-            self._count(row)
+        for stream, size, facts in database.held():
+            self._count(stream, size, facts)
         self._close_ended(still_open if self._holds else (), now, batch)
 
     def put_out(self, taken: Taken, still_open: Collection[str], now: int, batch: Batch) -> None:
@@ -80,15 +80,13 @@ class Outlet:
 
     def _hold(self, stream: str, spans: list[Span], now: int, batch: Batch) -> None:
         """Spans of one conversation, up to that of its session if it has ended."""
-        has_ended = _is_session(spans[-1])
+        has_ended = key.is_session(spans[-1].attributes)
         held = self._held.get(stream)
         if held is not None and held.facts.let_go:
             batch.outbox += _rows(spans, now, batch)
         else:
             for part, row in _parts(spans, now, batch):
-                each = HeldRow(stream, row, _facts(part))
-                batch.held.append(each)
-                self._count(each)
+                self._keep(HeldRow(stream, row, _facts(part)), batch)
         if has_ended:
             self._decide(stream, spans[-1], now, batch)
 
@@ -119,9 +117,7 @@ class Outlet:
         while self._size > self._most:
             stream = next(name for name, held in self._held.items() if held.size)
             self._close(Verdict(stream, now, keep=True), batch)
-            mark = HeldRow(stream, OutboxRow(now, 0, b""), Facts(let_go=True))
-            batch.held.append(mark)
-            self._count(mark)
+            self._keep(HeldRow(stream, OutboxRow(now, 0, b""), Facts(let_go=True)), batch)
             self._counters.limits_reached["held_mib"] += 1
 
     def _close_ended(self, still_open: Collection[str], now: int, batch: Batch) -> None:
@@ -134,11 +130,15 @@ class Outlet:
         held = self._held.pop(verdict.stream, None)
         self._size -= held.size if held is not None else 0
 
-    def _count(self, row: HeldRow) -> None:
-        held = self._held.setdefault(row.stream, Held())
-        held.facts = held.facts.with_those(row.facts)
-        held.size += len(row.row.data)
-        self._size += len(row.row.data)
+    def _keep(self, row: HeldRow, batch: Batch) -> None:
+        batch.held.append(row)
+        self._count(row.stream, len(row.row.data), row.facts)
+
+    def _count(self, stream: str, size: int, facts: Facts) -> None:
+        held = self._held.setdefault(stream, Held())
+        held.facts = held.facts.with_those(facts)
+        held.size += size
+        self._size += size
 
 
 def is_kept(trace_id: bytes, ratio: float) -> bool:
@@ -155,15 +155,11 @@ def _conversations(spans: list[Span]) -> Iterator[list[Span]]:
     part: list[Span] = []
     for span in spans:
         part.append(span)
-        if _is_session(span):
+        if key.is_session(span.attributes):
             yield part
             part = []
     if part:
         yield part
-
-
-def _is_session(span: Span) -> bool:
-    return span.attributes.get(key.OPERATION) == key.SESSION
 
 
 def _facts(spans: Iterable[Span]) -> Facts:

@@ -27,7 +27,7 @@ def anew(spans: Iterable[Span], name: str) -> Iterator[Span]:
     """
     for span in spans:
         trace_id = new_trace_id(span.trace_id, name)
-        is_session = span.attributes.get(key.OPERATION) == key.SESSION
+        is_session = key.is_session(span.attributes)
         links = [
             Link(trace_id, link.span_id, link.attributes) if link.trace_id == span.trace_id else link
             for link in span.links

@@ -6,6 +6,7 @@ that records carry too are in `realtime_otel.contract`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from realtime_otel import contract
@@ -43,6 +44,13 @@ SECONDS, MILLISECONDS, TOKENS = "s", "ms", "{token}"
 # --- GenAI semantic conventions -------------------------------------------------------------------------------------
 
 OPERATION: Final = _define("gen_ai.operation.name", SPANS, STRING, "What the span is.")
+
+
+def is_session(attributes: Mapping[str, object]) -> bool:
+    """Whether these stand on the span of a session."""
+    return attributes.get(OPERATION) == SESSION
+
+
 PROVIDER: Final = _define("gen_ai.provider.name", SPANS, STRING, "Whose service it is, as the emitter knows it.")
 SESSION_ID: Final = _define(
     contract.SESSION_ID,

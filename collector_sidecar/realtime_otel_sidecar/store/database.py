@@ -29,7 +29,6 @@ from .rows import (
     HeldRow,
     HistoryRow,
     JournalRow,
-    OutboxRow,
     Sent,
     Sizes,
     Verdict,
@@ -333,12 +332,10 @@ class Database:
         for row in self._connection.execute("SELECT * FROM journal ORDER BY position"):
             yield journal_row(*row)
 
-    def held(self) -> Iterator[HeldRow]:
-        """What is held, in the order in which it settled."""
-        for stream, taken, spans, data, facts in self._connection.execute(
-            "SELECT stream, taken, spans, data, facts FROM held ORDER BY id"
-        ):
-            yield HeldRow(stream, OutboxRow(taken, spans, data), msgspec.msgpack.decode(facts, type=Facts))
+    def held(self) -> Iterator[tuple[str, int, Facts]]:
+        """Of each row that is held, in the order in which it settled: its stream, bytes of spans, and its facts."""
+        for stream, size, facts in self._connection.execute("SELECT stream, length(data), facts FROM held ORDER BY id"):
+            yield stream, size, msgspec.msgpack.decode(facts, type=Facts)
 
     def outputs(self) -> Iterator[bytes]:
         """`JournalRow.outputs` of each row."""
