@@ -182,7 +182,8 @@ class RealtimeEmitter:
         if not (isinstance(call_id, str) and call_id):
             return _no_tool()
         ordinal = self._calls.ordinal(call_id)
-        return ToolScope(self._intake, self._source, call_id, name, ordinal=ordinal, states=states)
+        known = name if isinstance(name, str) else ""
+        return ToolScope(self._intake, self._source, call_id, known, ordinal=ordinal, states=states)
 
     @guarded(nothing)
     def annotate(self, /, **attributes: wire.AttributeValue) -> None:
@@ -241,7 +242,7 @@ class RealtimeEmitter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close(error_type=kind.__qualname__ if kind else None)
+        self.close(error_type=left_by(kind))
 
     @guarded(failed)
     def _open(self, opening: Mapping[str, Any], attributes: Mapping[str, wire.AttributeValue] | None) -> bool:
@@ -306,6 +307,16 @@ _NOTICED: Final[dict[str, Callable[[RealtimeEmitter, dict[str, Any]], Mapping[st
     "conversation.item.added": RealtimeEmitter._item_added,
     "conversation.item.created": RealtimeEmitter._item_added,
 }
+
+
+def left_by(kind: type[BaseException] | None) -> str | None:
+    """The name of the error by which an application leaves a conversation; None if that is none.
+
+    Args:
+        kind: the class of the exception, if there was one. A task that is cancelled, or Ctrl-C, is how calls usually
+            end.
+    """
+    return kind.__qualname__ if kind is not None and issubclass(kind, Exception) else None
 
 
 @guarded(str)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextvars import Token
+import contextlib
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,6 +21,8 @@ from realtime_otel.records import ToolLog
 from realtime_otel.stream import Stream
 
 _SCOPE_KEY: Final = otel_context.create_key("realtime-otel-tool")
+# Set and reset with each scope, only to learn whether both happen in the same Context: no function tells.
+_attached: ContextVar[None] = ContextVar("realtime-otel-attached")
 
 
 def current_tool() -> ToolScope | None:
@@ -54,7 +57,7 @@ class ToolScope:
         self._ordinal = ordinal
         self._states = states
         self._started = False
-        self._token: Token[Context] | None = None
+        self._tokens: tuple[Token[Context], Token[None]] | None = None
 
     @property
     def stream(self) -> Stream:
@@ -88,14 +91,23 @@ class ToolScope:
         if self.source.closed:
             return
         context = trace.set_span_in_context(NonRecordingSpan(self.span_context))
-        self._token = otel_context.attach(otel_context.set_value(_SCOPE_KEY, self, context))
+        within = otel_context.set_value(_SCOPE_KEY, self, context)
+        self._tokens = otel_context.attach(within), _attached.set(None)
 
     @guarded(nothing)
     def detach(self) -> None:
-        token, self._token = self._token, None
-        # In another task than the one that attached it, there is nothing to undo, and trying is logged as an error.
-        if token is not None and current_tool() is self:
-            otel_context.detach(token)
+        """Make current again what was before, if this is where the tool's span was made current.
+
+        A generator may be closed in another task than the one that has entered it. There is nothing to undo there, and
+        OpenTelemetry would log an error.
+        """
+        tokens, self._tokens = self._tokens, None
+        if tokens is None:
+            return
+        before, mark = tokens
+        with contextlib.suppress(ValueError):
+            _attached.reset(mark)
+            otel_context.detach(before)
 
     @guarded(nothing)
     def start(self) -> None:

@@ -1,5 +1,6 @@
 """The emitter's own interface: what it states."""
 
+import asyncio
 import gc
 import json
 import weakref
@@ -395,6 +396,16 @@ def test_an_exception_inside_the_with_statement_is_named_in_the_end(collector: C
         raise KeyError("x")
 
     assert body_of(sent(emitter, collector)[-1]) == {"reason": "session_closed", "error_type": "KeyError"}
+
+
+@pytest.mark.parametrize("usual", [asyncio.CancelledError, KeyboardInterrupt, SystemExit])
+def test_a_task_that_is_cancelled_or_a_program_that_ends_is_no_error_of_the_session(
+    collector: Collector, usual: type[BaseException]
+) -> None:
+    with pytest.raises(usual), RealtimeEmitter() as emitter:
+        raise usual
+
+    assert body_of(sent(emitter, collector)[-1]) == {"reason": "session_closed"}
 
 
 def test_an_emitter_that_is_dropped_closes_its_stream(collector: Collector) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -119,6 +120,41 @@ def test_leaving_a_tool_in_another_context_than_it_was_entered_is_no_error(
         scope.__exit__(None, None, None)
 
     assert caplog.messages == []
+
+
+async def test_a_tool_around_a_generator_that_another_task_closes_is_no_error(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answers(emitter: RealtimeEmitter) -> AsyncGenerator[str, None]:
+        with emitter.tool("call_1"):
+            yield "mild"
+            yield "and dry"
+
+    with RealtimeEmitter() as emitter:
+        generator = answers(emitter)
+        await anext(generator)
+        # Its task has a copy of this one's context, in which the tool's span is current as well.
+        await asyncio.create_task(generator.aclose())
+
+    assert caplog.messages == []
+
+
+def test_what_a_tool_has_left_attached_is_gone_after_it(collector: Collector) -> None:
+    before = otel_context.get_current()
+    with RealtimeEmitter() as emitter, emitter.tool("call_1"):
+        otel_context.attach(Context())
+
+    assert otel_context.get_current() is before
+
+
+def test_a_name_that_is_none_is_left_out(collector: Collector) -> None:
+    with RealtimeEmitter() as emitter, emitter.tool("call_1", name=None):  # type: ignore[arg-type]
+        pass
+
+    assert emitter.flush(10)
+    started = collector.named("emitter.tool_started")
+    assert attributes_of(started)[contract.CALL_ID] == "call_1"
+    assert contract.TOOL_NAME not in attributes_of(started)
 
 
 def test_an_id_of_another_shape_than_ids_have_leaves_as_a_hash(collector: Collector) -> None:
