@@ -24,6 +24,7 @@ gets a class of its own, which only adds to these methods.
 from __future__ import annotations
 
 import contextvars
+import copy
 import functools
 import json
 import threading
@@ -31,7 +32,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from realtime_otel.contract import Closed
-from realtime_otel.emitter import RealtimeEmitter, version_of
+from realtime_otel.emitter import RealtimeEmitter, left_by, version_of
 from realtime_otel.guard import guarded, nothing
 from realtime_otel.hooks import ABNORMAL_CLOSURE, NORMAL_CLOSURE, OBSERVED, Around, Method, Settings, join, replace
 from realtime_otel.server import NOWHERE, Server, nowhere
@@ -119,7 +120,8 @@ class Watch:
     @guarded(nothing)
     def queued(self, event: Any) -> None:
         """The application has given an event to be sent later."""
-        self._queued.append(event)
+        # As it is now: the client encodes it at once, and the application may use its dict again.
+        self._queued.append(copy.deepcopy(event))
 
     @guarded(nothing)
     def connected(self, connection: Any) -> None:
@@ -138,9 +140,7 @@ class Watch:
     @guarded(nothing)
     def left(self, kind: type[BaseException] | None, *_details: Any) -> None:
         """The application leaves the connection's block, by an exception of this class."""
-        # A task that is cancelled, or Ctrl-C, is how calls usually end.
-        if kind is not None and issubclass(kind, Exception):
-            self._error_type = kind.__qualname__
+        self._error_type = left_by(kind)
 
     # --- While it stands ----------------------------------------------------------------------------------------
 
@@ -296,6 +296,11 @@ def _observed_class(base: type) -> type:
 
     members = {"__module__": base.__module__, "__doc__": base.__doc__, **manager_hooks(base, present)}
     return type(base.__name__, (base,), members)
+
+
+def tells_its_watch(manager: Any) -> bool:
+    """Whether a manager has been observed itself: what hooks on its class told the watch, too, would be told twice."""
+    return type(manager) in _observed_classes.values()
 
 
 WatchOf = Callable[[Any], Watch | None]

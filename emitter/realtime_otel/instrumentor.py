@@ -121,10 +121,12 @@ def _no_watch() -> Watch | None:
 
 @guarded(_no_watch)
 def _present(manager: Any, settings: Settings) -> Watch | None:
-    """The watch of the connection that a manager makes or has: a new one for each connection."""
+    """The watch of the connection that a manager makes or has, a new one for each; None if it is told already."""
     from realtime_otel.connections import OPENAI as FRAMEWORK
-    from realtime_otel.connections import Watch, watch_of
+    from realtime_otel.connections import Watch, tells_its_watch, watch_of
 
+    if tells_its_watch(manager):
+        return None
     watch = watch_of(manager)
     if watch is None or watch.ended:
         watch = Watch(FRAMEWORK, settings)

@@ -77,7 +77,7 @@ def observe(
 @guarded(str)
 def _kind(target: Any) -> str:
     """By what it can do, so that nothing needs to be imported, and other people's wrappers are known too."""
-    if hasattr(target, "model"):
+    if hasattr(getattr(target, "model", None), "add_listener"):
         return "session"
     if hasattr(target, "recv_bytes"):
         return "connection"

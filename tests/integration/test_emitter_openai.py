@@ -222,7 +222,10 @@ async def test_what_is_sent_before_the_connection_stands_is_stated_before_anythi
         client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
         connecting = client.realtime.connect(model="gpt-realtime")
         emitter = observe(connecting)
-        connecting.send({"type": "conversation.item.create", "item": TEXT})  # type: ignore[arg-type]
+        event: Any = {"type": "conversation.item.create", "item": dict(TEXT)}
+        connecting.send(event)
+        # It is encoded by now, so the application may use it again.
+        event["item"]["role"] = "system"
         connecting.send({"type": "response.create"})
         async with connecting as connection:
             async for event in connection:
@@ -232,6 +235,7 @@ async def test_what_is_sent_before_the_connection_stands_is_stated_before_anythi
 
     assert_gapless(records)
     assert kinds(of_direction(records, "client")) == ["conversation.item.create", "response.create"]
+    assert body(of_type(records, "conversation.item.create")[0])["item"]["role"] == "user"
     names = [name for name in kinds(records) if not name.startswith("emitter.")]
     assert names[:3] == ["conversation.item.create", "response.create", "session.created"]
 
@@ -354,12 +358,15 @@ async def test_what_is_no_event_reaches_the_application_as_ever_and_is_no_record
     assert any("JSONDecodeError" in message for message in caplog.messages)
 
 
-async def test_what_cannot_be_observed_is_said(collector: LogsServer, caplog: pytest.LogCaptureFixture) -> None:
-    emitter = observe(object())  # type: ignore[arg-type]
+@pytest.mark.parametrize("thing", [SimpleNamespace(), SimpleNamespace(model="gpt-realtime")])
+async def test_what_cannot_be_observed_is_said(
+    collector: LogsServer, caplog: pytest.LogCaptureFixture, thing: Any
+) -> None:
+    emitter = observe(thing)
     emitter.server_event({"type": "session.created"})
     emitter.close()
     records = await flushed(emitter, collector)
 
     assert kinds(records)[1] == "session.created"
-    assert "observe() does not know what a object is" in caplog.text
+    assert "observe() does not know what a SimpleNamespace is" in caplog.text
     assert json.dumps(caplog.messages).count("observe()") == 1

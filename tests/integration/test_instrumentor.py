@@ -32,6 +32,7 @@ from tests.integration.emitting import (
     body,
     flushed,
     kinds,
+    of_direction,
     of_type,
     receiving,
     responses,
@@ -232,6 +233,26 @@ async def test_a_connection_that_cannot_be_made_is_stated(
     closed = [record for record in collector.wait_for(2) if record.event_name.endswith("stream_closed")]
 
     assert [body(record)["error_type"] for record in closed] == ["ConnectionRefusedError"]
+
+
+@pytest.mark.skipif(
+    not hasattr(AsyncRealtimeConnectionManager, "send"),
+    reason="this version of openai cannot be given events before it connects",
+)
+async def test_what_an_observed_manager_is_given_before_it_connects_is_stated_once(
+    collector: LogsServer, instrumentor: RealtimeInstrumentor
+) -> None:
+    instrumentor.instrument()
+    async with serve(ASKED, speed=SPEED) as server, asyncio.timeout(DEADLINE_SECONDS):
+        client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
+        connecting = client.realtime.connect(model="gpt-realtime")
+        emitter = realtime_otel.observe(connecting)
+        connecting.send({"type": "session.update", "session": {"type": "realtime"}})
+        async with connecting as connection:
+            await connection.recv()
+    records = await flushed(emitter, collector)
+
+    assert kinds(of_direction(records, "client")) == ["session.update"]
 
 
 @NEEDS_AGENTS
