@@ -6,6 +6,7 @@ a version has one no more, a warning says what is missing, and everything else g
 
     session._handle_tool_call    runs a tool, in the tool's own task: the tool's span is made current around it
     session._put_event           what the session tells its user: a tool begins, a handoff, a tripped guardrail
+    session._current_agent       who talks; `update_agent`, which is public, changes it without a word to anybody
     session._guardrail_tasks_by_response_id    which response a guardrail looks at
     session._model_config        the URL to connect to, if the application has given one
     model._send_raw_message      everything that the client sends passes through this ...
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -67,7 +69,7 @@ def observe_session(session: RealtimeSession, **settings: Unpack[Settings]) -> R
         late=_is_entered(session, model),
     )
     if not emitter.closed:
-        _attach(session, _Watch(emitter, model, provider=settings.get("provider", ""), server=server))
+        _attach(session, _Watch(emitter, model, provider=settings.get("provider", ""), server=server), settings)
     return emitter
 
 
@@ -224,7 +226,7 @@ class _Watch(RealtimeModelListener):
 
 
 @guarded(nothing)
-def _attach(session: Any, watch: _Watch) -> None:
+def _attach(session: Any, watch: _Watch, settings: Settings) -> None:
     emitter, model = watch.emitter, watch.model
     setattr(session, OBSERVED, emitter)
     if _is_entered(session, model):
@@ -234,6 +236,7 @@ def _attach(session: Any, watch: _Watch) -> None:
     replace(
         session, "_put_event", _before_session_events(session, emitter), "tools, handoffs and guardrails are not stated"
     )
+    replace(session, "update_agent", _around_update(session, emitter), "an agent that takes over is not stated")
     restore = [
         replace(model, _SEND, _before_sending(emitter), "what the client sends is missing"),
         replace(model, _SEND + "_if", _before_sending_if(emitter), "what the client sends is missing in part"),
@@ -248,7 +251,43 @@ def _attach(session: Any, watch: _Watch) -> None:
             undo()
 
     restore.append(replace(model, "close", _after_closing(watch, end), "the end is stated at exit only"))
-    restore.append(replace(model, "connect", _around_connect(watch, end), "a failed connect has no reason"))
+
+    def refused(error: BaseException) -> None:
+        watch.refused(error)
+        end()
+        _observe_next_attempt(session, model, settings)
+
+    restore.append(replace(model, "connect", _around_connect(watch, refused), "a failed connect has no reason"))
+
+
+@guarded(nothing)
+def _observe_next_attempt(session: Any, model: Any, settings: Settings) -> None:
+    """A session that could not connect may be entered again, which is another stream."""
+    delattr(session, OBSERVED)
+    # Not kept alive by a model that may serve others, too.
+    known = weakref.ref(session)
+
+    @guarded(failed)
+    def is_observed_now() -> bool:
+        undo()
+        entered = known()
+        if entered is None or hasattr(entered, OBSERVED) or not _is_entered(entered, model):
+            return False
+        # In front of the session's own listener, as at the first attempt.
+        model.remove_listener(entered)
+        try:
+            observe_session(entered, **settings)
+        finally:
+            model.add_listener(entered)
+        return True
+
+    def wrapped(connect: Method) -> Method:
+        async def connect_observed(*args: Any, **kwargs: Any) -> Any:
+            return await (model.connect if is_observed_now() else connect)(*args, **kwargs)
+
+        return connect_observed
+
+    undo = replace(model, "connect", wrapped, "a second attempt to connect is not observed")
 
 
 def _no_scope() -> contextlib.AbstractContextManager[Any]:
@@ -291,6 +330,22 @@ def _before_session_events(session: Any, emitter: RealtimeEmitter) -> Callable[[
             return put(event)
 
         return put_noticed
+
+    return wrapped
+
+
+def _around_update(session: Any, emitter: RealtimeEmitter) -> Callable[[Method], Method]:
+    def wrapped(update: Method) -> Method:
+        async def update_and_state(*args: Any, **kwargs: Any) -> Any:
+            before = _name(getattr(session, "_current_agent", None))
+            try:
+                return await update(*args, **kwargs)
+            finally:
+                talking = _name(getattr(session, "_current_agent", None))
+                if talking != before:
+                    emitter.agent_handed_off(before, talking)
+
+        return update_and_state
 
     return wrapped
 
@@ -348,7 +403,7 @@ def _after_closing(watch: _Watch, end: Callable[[], None]) -> Callable[[Method],
     return wrapped
 
 
-def _around_connect(watch: _Watch, end: Callable[[], None]) -> Callable[[Method], Method]:
+def _around_connect(watch: _Watch, refused: Callable[[BaseException], None]) -> Callable[[Method], Method]:
     def wrapped(connect: Method) -> Method:
         async def connect_or_end(*args: Any, **kwargs: Any) -> Any:
             if watch.has_connected:
@@ -358,8 +413,7 @@ def _around_connect(watch: _Watch, end: Callable[[], None]) -> Callable[[Method]
             try:
                 result = await connect(*args, **kwargs)
             except BaseException as error:
-                watch.refused(error)
-                end()
+                refused(error)
                 raise
             finally:
                 watch.is_connecting = False

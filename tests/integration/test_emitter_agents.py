@@ -35,7 +35,7 @@ from tests.integration.emitting import (
     session_with,
     talk,
 )
-from tests.integration.realtime_clients import get_weather
+from tests.integration.realtime_clients import DEADLINE_SECONDS, get_weather
 from tests.stack.otlp import LogsServer
 
 SPEED = 20.0
@@ -221,6 +221,22 @@ async def test_a_handoff_is_stated_and_the_next_agent_talks(collector: LogsServe
     assert attribute(call, contract.TOOL_NAME) == "transfer_to_billing"
     assert not of_type(records, "emitter.tool_started")
     assert not of_type(records, "emitter.tool_finished")
+
+
+async def test_an_agent_that_the_application_puts_in_its_place_is_stated(collector: LogsServer) -> None:
+    desk = RealtimeAgent[None](name="Front desk", instructions="Be brief.")
+    billing = RealtimeAgent[None](name="Billing", instructions="Be exact.")
+    async with serve("text", speed=SPEED, seed=1) as server:
+        session = await session_with(server.url, agent=desk)
+        emitter = observe(session)
+        async with asyncio.timeout(DEADLINE_SECONDS), session:
+            await session.update_agent(desk.clone(instructions="Be briefer."))
+            await session.update_agent(billing)
+    records = await flushed(emitter, collector)
+
+    (handoff,) = of_type(records, "emitter.agent_handed_off")
+    assert body(handoff) == {"from": "Front desk", "to": "Billing"}
+    assert attribute(records[-1], contract.AGENT_NAME) == "Billing"
 
 
 LONG = "It costs nine euros and fifty cents. " * 8

@@ -81,6 +81,48 @@ async def test_a_connection_that_cannot_be_made_ends_its_stream(collector: LogsS
     assert body(records[-1])["error_type"] == "ConnectionRefusedError"
 
 
+async def test_a_session_that_is_entered_again_after_it_could_not_connect_is_another_stream(
+    collector: LogsServer,
+) -> None:
+    async with serve(Scenario("short", "short"), speed=SPEED) as server:
+        session = await session_with("ws://127.0.0.1:1")
+        first = observe(session, attributes={"app.tenant": "tests"})
+        with pytest.raises(OSError):  # noqa: PT011
+            await session.enter()
+        session._model_config["url"] = server.url
+        await talk(session, "Hello?", responses(1))
+        second = observe(session)
+        assert not {"close", "connect", "_send_raw_message", "_send_raw_message_if"} & set(vars(session.model))
+    records = await flushed(second, collector)
+
+    assert second is not first
+    assert_gapless(records)
+    assert body(records[0])["attributes"] == {"app.tenant": "tests"}
+    assert body(records[0])["late"] is False
+    names = kinds(records)
+    assert names.count("session.created") == names.count("response.create") == names.count("response.done") == 1
+    assert kinds(await flushed(first, collector)) == ["emitter.stream_opened", "emitter.stream_closed"]
+
+
+async def test_a_session_that_could_not_connect_hears_nothing_of_the_next_one_of_its_model(
+    collector: LogsServer,
+) -> None:
+    model = OpenAIRealtimeWebSocketModel()
+    runner = RealtimeRunner(RealtimeAgent[None](name="Desk", instructions="Be brief."), model=model)
+    async with serve(Scenario("short", "short"), speed=SPEED) as server:
+        refused = await runner.run(model_config={"url": "ws://127.0.0.1:1", "api_key": "any"})
+        observe(refused)
+        with pytest.raises(OSError):  # noqa: PT011
+            await refused.enter()
+        session = await runner.run(model_config={"url": server.url, "api_key": "any"})
+        emitter = observe(session)
+        await talk(session, "Hello?", responses(1))
+    await flushed(emitter, collector)
+
+    assert kinds(collector.records()).count("emitter.stream_opened") == 2
+    assert kinds(collector.records()).count("session.created") == 1
+
+
 async def test_a_model_that_serves_session_after_session_is_observed_for_each_alone(collector: LogsServer) -> None:
     model = OpenAIRealtimeWebSocketModel()
     runner = RealtimeRunner(RealtimeAgent[None](name="Desk", instructions="Be brief."), model=model)
