@@ -36,7 +36,7 @@ class Connection:
         drop: Callable[[Drop], None],
     ) -> None:
         lasts = SESSION_SECONDS if scenario.expires_ms is None else scenario.expires_ms / 1000 / speed
-        session = new_session(ids.new("sess"), model, seconds=lasts)
+        session = new_session(ids.new("sess"), scenario.session_model or model, seconds=lasts)
         self._line = Line(scenario, ids, session, speed=speed, send=send, drop=drop)
         self._hearing = Hearing(self._line, on_started=self._interrupt, on_turn=self._turn_ended)
         self._mcp = McpTools(self._line)
@@ -47,7 +47,7 @@ class Connection:
         self._held_items: list[Event] = []
         self._held_truncations: list[Event] = []
         self._spent_requests = 0
-        self._spent_tokens = 0
+        self._spent_tokens = scenario.tokens_spent
         self._handlers: dict[str, Callable[[Event], None]] = {
             "session.update": self._update_session,
             "input_audio_buffer.append": self._hearing.append,

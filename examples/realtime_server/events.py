@@ -96,6 +96,13 @@ def transcription_completed(item_id: str, transcript: str, usage: Event) -> Even
     return _event("conversation.item.input_audio_transcription.completed", **fields)
 
 
+def transcription_failed(item_id: str, code: str) -> Event:
+    message = "The audio could not be transcribed."
+    error = {"type": "transcription_error", "code": code, "message": message, "param": None}
+    fields = {"item_id": item_id, "content_index": 0, "error": error}
+    return _event("conversation.item.input_audio_transcription.failed", **fields)
+
+
 # --- items ------------------------------------------------------------------------------------------------------------
 
 
@@ -155,16 +162,18 @@ def response(
     request: Mapping[str, Any],
     status: str = "in_progress",
     reason: str | None = None,
+    failure: Event | None = None,
     output: Sequence[Event] = (),
     usage: Event | None = None,
 ) -> Event:
     """The response object. `request` is what the client asked for in `response.create`, empty after speech."""
+    why = {"reason": reason} if reason is not None else {"error": failure} if failure is not None else None
     speech = session["audio"]["output"]
     return {
         "object": "realtime.response",
         "id": response_id,
         "status": status,
-        "status_details": {"type": status, "reason": reason} if reason is not None else None,
+        "status_details": {"type": status, **why} if why is not None else None,
         "output": list(output),
         "conversation_id": conversation_id,
         "output_modalities": request.get("output_modalities", session["output_modalities"]),

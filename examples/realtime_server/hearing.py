@@ -130,6 +130,9 @@ class Hearing:
     async def _transcribe(self, item: Item, utterance: Utterance, usage: Event) -> None:
         """State the transcript, piece by piece; it hurries no one and waits for nothing."""
         await self._line.sleep(utterance.transcript_after_ms)
+        if utterance.transcript_error:
+            self._line.send(events.transcription_failed(item.id, utterance.transcript_error))
+            return
         deltas = pieces(utterance.says)
         for piece in deltas:
             self._line.send(events.transcription_delta(item.id, piece, self._line.ids.padding(piece)))

@@ -9,6 +9,7 @@
     says = "..."            # spoken (or written, if the client asked for text)
     calls = [{name = "get_weather", arguments = {city = "Oslo"}}]
     drop = {after_ms = 900, code = 1011, reason = "..."}    # the server ends the connection in mid-response
+    fails = {code = "...", message = "..."}                 # the response fails, after what it says, if anything
 
     [[model.calls]]         # a call that the service itself makes, on an MCP server
     name = "find_book"
@@ -21,7 +22,11 @@
     [timing]                # see `Timing`
 
     hang_up_ms = 9000       # for the caller: leave when this much audio was sent
+    push_to_talk = true     # for the caller: no turn detection, end each turn oneself
+    transcription = "..."   # for the caller: the model that transcribes, if not the agent's usual one
+    session_model = "..."   # the session's model, whichever the client asks for
     expires_ms = 3000       # the service ends the session this long after it began
+    tokens_spent = 1900000  # of the rate limit, by others, before the conversation
 
 Offsets count the audio that was appended, not time: a client that sends no audio is never heard, and one that sends it
 twice as fast is heard twice as early. A text turn consumes a `[[model]]` entry and no `[[user]]` entry. All other
@@ -35,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "scenarios"
+_SETTINGS = ("hang_up_ms", "push_to_talk", "transcription", "session_model", "expires_ms", "tokens_spent")
 
 
 class ScenarioError(ValueError):
@@ -76,6 +82,8 @@ class Utterance:
     """From the commit of the audio to the first piece of its transcript; long enough, it comes after the answer."""
     transcript_ms: int = 250
     """From the first piece of the transcript to its completion."""
+    transcript_error: str = ""
+    """The code with which the transcription fails, in place of a transcript."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +132,22 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """What a response fails with, in the service's words."""
+
+    code: str
+    message: str = ""
+    type: str = "server_error"
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """One response of the model: a message, function calls, or a message and calls, in this order."""
 
     says: str = ""
     calls: tuple[Call, ...] = ()
     drop: Drop | None = None
+    fails: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +163,11 @@ class Scenario:
     mcp: tuple[McpServer, ...] = ()
     timing: Timing = Timing()
     hang_up_ms: int | None = None
+    push_to_talk: bool = False
+    transcription: str = ""
+    session_model: str = ""
     expires_ms: int | None = None
+    tokens_spent: int = 0
 
 
 def scenario_names() -> list[str]:
@@ -180,8 +202,7 @@ def parse_scenario(name: str, table: Mapping[str, Any]) -> Scenario:
         model=tuple(_reply(reply) for reply in known.pop("model", [])),
         mcp=tuple(_mcp_server(server) for server in known.pop("mcp", [])),
         timing=Timing(**known.pop("timing", {})),
-        hang_up_ms=known.pop("hang_up_ms", None),
-        expires_ms=known.pop("expires_ms", None),
+        **{key: known.pop(key) for key in _SETTINGS if key in known},
     )
     if known:
         raise ScenarioError(f"unknown keys: {', '.join(sorted(known))}")
@@ -192,8 +213,13 @@ def parse_scenario(name: str, table: Mapping[str, Any]) -> Scenario:
 def _reply(table: Mapping[str, Any]) -> Reply:
     known = dict(table)
     calls = tuple(_call(call) for call in known.pop("calls", []))
-    drop = known.pop("drop", None)
-    return Reply(calls=calls, drop=Drop(**drop) if drop is not None else None, **known)
+    drop, fails = known.pop("drop", None), known.pop("fails", None)
+    return Reply(
+        calls=calls,
+        drop=Drop(**drop) if drop is not None else None,
+        fails=Failure(**fails) if fails is not None else None,
+        **known,
+    )
 
 
 def _call(table: Mapping[str, Any]) -> Call:
@@ -213,8 +239,8 @@ def _check(scenario: Scenario) -> None:
         if not heard_until <= utterance.start_ms < utterance.stop_ms:
             raise ScenarioError(f"{utterance.says!r} does not start after what was said before it")
         heard_until = utterance.stop_ms
-    if not all(reply.says or reply.calls for reply in scenario.model):
-        raise ScenarioError("a [[model]] entry needs `says` or `calls`")
+    if not all(reply.says or reply.calls or reply.fails for reply in scenario.model):
+        raise ScenarioError("a [[model]] entry needs `says`, `calls` or `fails`")
     known = {server.label for server in scenario.mcp}
     for call in (call for reply in scenario.model for call in reply.calls):
         if call.mcp is not None and call.mcp.server not in known:

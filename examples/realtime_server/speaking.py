@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from examples.realtime_server import events
@@ -12,7 +13,7 @@ from examples.realtime_server.line import Line
 from examples.realtime_server.mcp import McpTools
 from examples.realtime_server.outputs import FunctionCall, McpCall, Message, Output, Place, tokens_of
 from examples.realtime_server.plan import Act, Cue, plan
-from examples.realtime_server.scenario import Drop, Reply
+from examples.realtime_server.scenario import Drop, Failure, Reply
 
 _CACHE_BLOCK_TOKENS = 64
 # What a response is that ended before its time, by the reason.
@@ -43,6 +44,7 @@ class Speaking:
         self._context = (0, 0)
         self._stop = asyncio.Event()
         self._reason: str | None = None
+        self._failure: Failure | None = None
 
     @property
     def audio_ms(self) -> int:
@@ -75,6 +77,10 @@ class Speaking:
                 self.stop("max_output_tokens")
                 break
             self._perform(cue, reply)
+        if reply.fails is not None and not await self._stopped_by(
+            self._line.due(self._line.scenario.timing.first_output_ms)
+        ):
+            self._failure = reply.fails
         await self._calls_ended()
         self._finish()
 
@@ -126,8 +132,13 @@ class Speaking:
         for output in self._outputs.values():
             if not output.closed:
                 output.close("incomplete")
-        self.usage = self._usage()
-        self._line.send(events.response_done(self._body(_STATUSES[self._reason])))
+        if self._failure is None:
+            self.usage = self._usage()
+            self._line.send(events.response_done(self._body(_STATUSES[self._reason])))
+        else:
+            # What fails costs nothing.
+            self.usage = events.usage((0, 0), (0, 0), (0, 0))
+            self._line.send(events.response_done(self._body("failed")))
 
     def _body(self, status: str) -> Event:
         return events.response(
@@ -137,6 +148,7 @@ class Speaking:
             request=self._request,
             status=status,
             reason=self._reason,
+            failure=asdict(self._failure) if self._failure is not None else None,
             output=[output.item.body for output in self._outputs.values()],
             usage=self.usage,
         )

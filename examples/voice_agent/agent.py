@@ -1,4 +1,4 @@
-"""The voice agent: an openai-agents session, one tool, a colleague to hand over to, and a caller who talks to it."""
+"""The voice agent: an openai-agents session, two tools, a colleague to hand over to, and a caller who talks to it."""
 
 import asyncio
 import logging
@@ -11,9 +11,12 @@ from agents.realtime import (
     RealtimeAgent,
     RealtimeItem,
     RealtimeModelConfig,
+    RealtimeModelRawClientMessage,
+    RealtimeModelSendRawMessage,
     RealtimeRunner,
     RealtimeSession,
     RealtimeSessionEvent,
+    RealtimeSessionModelSettings,
 )
 
 from examples.realtime_server.scenario import Scenario, load_scenario
@@ -50,11 +53,26 @@ async def get_weather(desk: RunContextWrapper[Desk], city: str) -> str:
     return f"{weather['condition']}, {weather['celsius']} degrees Celsius"
 
 
+@function_tool(failure_error_function=None)
+async def book_ferry(desk: RunContextWrapper[Desk], day: str) -> str:
+    """Book a seat on the ferry.
+
+    Args:
+        day: The day of the week.
+    """
+    # The service does not know the way, and nobody tells the model so: without the function that makes an answer of an
+    # exception, the session ends with it.
+    response = await desk.context.weather.get("/ferries", params={"day": day})
+    return response.raise_for_status().text
+
+
 def weather_agent() -> RealtimeAgent[Desk]:
     """The agent that callers talk to."""
     instructions = "You answer questions about the weather on the phone. Look the weather up; keep answers short."
     travel = RealtimeAgent[Desk](name="Travel desk", instructions="You help callers to plan trips. Keep answers short.")
-    return RealtimeAgent[Desk](name="Weather desk", instructions=instructions, tools=[get_weather], handoffs=[travel])
+    return RealtimeAgent[Desk](
+        name="Weather desk", instructions=instructions, tools=[get_weather, book_ferry], handoffs=[travel]
+    )
 
 
 @dataclass(slots=True)
@@ -79,6 +97,7 @@ class Caller:
         self.speaker = Speaker(speed)
         self.report = Report()
         self._microphone = Microphone(scenario, speed)
+        self._push_to_talk = scenario.push_to_talk
         self._quiet_seconds = _QUIET_SECONDS / speed
         self._busy = 0
         self._settled_at = 0.0
@@ -86,7 +105,7 @@ class Caller:
     async def talk(self, session: RealtimeSession) -> None:
         """Talk until the conversation is over, then hang up."""
         try:
-            await self._microphone.stream(session.send_audio, self._is_over)
+            await self._microphone.stream(session.send_audio, self._is_over, lambda: self._end_turn(session))
         except Exception:
             # Mostly a lost connection, which the session raises to whoever iterates it. Closed at once, the session
             # would end without a word.
@@ -94,6 +113,13 @@ class Caller:
             raise
         finally:
             await session.close()
+
+    async def _end_turn(self, session: RealtimeSession) -> None:
+        """Let go of the button, if there is one, and ask for an answer."""
+        if self._push_to_talk:
+            for message in ("input_audio_buffer.commit", "response.create"):
+                event = RealtimeModelRawClientMessage(type=message)
+                await session.model.send_event(RealtimeModelSendRawMessage(message=event))
 
     def hear(self, event: RealtimeSessionEvent) -> None:
         if event.type in _SETTLED_EVENTS:
@@ -127,6 +153,15 @@ class Caller:
         return now - self._settled_at >= self._quiet_seconds
 
 
+def _model_settings(scenario: Scenario) -> RealtimeSessionModelSettings:
+    settings: RealtimeSessionModelSettings = {"turn_detection": {"type": "server_vad", "interrupt_response": True}}
+    if scenario.push_to_talk:
+        settings["turn_detection"] = None
+    if scenario.transcription:
+        settings["input_audio_transcription"] = {"model": scenario.transcription}
+    return settings
+
+
 async def converse(
     url: str,
     *,
@@ -141,12 +176,13 @@ async def converse(
     `url` is that of the Realtime server; `scenario` is what the caller says; `speed` divides all waits. `observe` gets
     the session before it is entered. Raises what the session raises, such as ConnectionClosedError.
     """
-    caller = Caller(load_scenario(scenario) if isinstance(scenario, str) else scenario, speed)
+    scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+    caller = Caller(scenario, speed)
     config: RealtimeModelConfig = {
         "url": url,
         "api_key": api_key,
         "playback_tracker": caller.speaker,
-        "initial_model_settings": {"turn_detection": {"type": "server_vad", "interrupt_response": True}},
+        "initial_model_settings": _model_settings(scenario),
     }
     async with httpx.AsyncClient(base_url=weather_url) as weather:
         session = await RealtimeRunner(weather_agent()).run(context=Desk(weather, speed), model_config=config)

@@ -25,14 +25,24 @@ class Microphone:
     def has_said_all(self) -> bool:
         return all(self._sent_ms >= utterance.stop_ms for utterance in self._scenario.user)
 
-    async def stream(self, send: Callable[[bytes], Awaitable[None]], is_over: Callable[[], bool]) -> None:
-        """Send chunks of audio until the conversation is over, or the scenario's user hangs up."""
+    async def stream(
+        self,
+        send: Callable[[bytes], Awaitable[None]],
+        is_over: Callable[[], bool],
+        said: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Send chunks of audio until the conversation is over, or the scenario's user hangs up.
+
+        `said` is awaited after the last chunk of each utterance.
+        """
         loop = asyncio.get_running_loop()
         started = loop.time()
         hang_up_ms = self._scenario.hang_up_ms
         while not is_over() and (hang_up_ms is None or self._sent_ms < hang_up_ms):
             await send(self._chunk())
-            self._sent_ms += _CHUNK_MS
+            before_ms, self._sent_ms = self._sent_ms, self._sent_ms + _CHUNK_MS
+            if any(before_ms < utterance.stop_ms <= self._sent_ms for utterance in self._scenario.user):
+                await said()
             # Counted from the start, so that being late once does not add up.
             await asyncio.sleep(started + self._sent_ms / 1000 / self._speed - loop.time())
 

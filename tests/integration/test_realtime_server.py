@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from examples import pcm
 from examples.realtime_server import Scenario, serve
-from examples.realtime_server.scenario import Drop, Reply, Utterance
+from examples.realtime_server.scenario import Drop, Failure, Reply, Utterance
 from tests.integration.realtime_clients import (
     Event,
     agents_session,
@@ -178,6 +178,32 @@ async def test_the_dropped_scenario_ends_with_its_close_code() -> None:
 
     assert lost.value.rcvd is not None
     assert lost.value.rcvd.code == 1011
+
+
+async def test_a_response_fails_before_or_after_it_has_said_something() -> None:
+    failure = Failure(code="overloaded", message="Try again.")
+    model = (Reply(fails=failure), Reply(says="Good morning.", fails=failure), Reply(says="Good evening."))
+    scenario = Scenario("failing", "", model=model)
+    async with serve(scenario, speed=SPEED) as server, openai_connection(server) as connection:
+        silent, cut, well = [(await ask(connection, "Hello"))[-1] for _ in model]
+
+    for done, items in ((silent, 0), (cut, 1)):
+        details = {"type": "server_error", "code": "overloaded", "message": "Try again."}
+        assert done["response"]["status"] == "failed"
+        assert done["response"]["status_details"] == {"type": "failed", "error": details}
+        assert len(done["response"]["output"]) == items
+        assert done["response"]["usage"]["total_tokens"] == 0
+    assert well["response"]["status"] == "completed"
+
+
+async def test_a_scenario_may_begin_with_little_left_of_a_rate_limit() -> None:
+    scenario = Scenario("little", "", model=SHORT.model, tokens_spent=1_999_000)
+    async with serve(scenario, speed=SPEED) as server, openai_connection(server) as connection:
+        await ask(connection, "Hello")
+
+    tokens = of_kind(server.sent, "rate_limits.updated")[0]["rate_limits"][1]
+    assert (tokens["name"], tokens["limit"]) == ("tokens", 2_000_000)
+    assert 0 < tokens["remaining"] < 1000
 
 
 async def test_a_text_turn_takes_the_next_reply_and_then_the_default_one() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -15,7 +16,7 @@ from agents.realtime import RealtimeSession
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from examples.realtime_server import serve
+from examples.realtime_server import RealtimeServer, serve
 from examples.realtime_server.scenario import load_scenario, scenario_names, spoken_scenario_names
 from examples.voice_agent import demo
 from examples.voice_agent.__main__ import hold_one
@@ -91,6 +92,39 @@ async def test_the_demo_brings_its_servers_and_its_trace_goes_through_the_servic
     assert (answer.trace_id, answer.parent_span_id) == (request.trace_id, request.span_id)
 
 
+async def test_a_tool_that_raises_ends_the_call(capsys: pytest.CaptureFixture[str]) -> None:
+    async with weather_service() as weather_url, serve("raising-tool", speed=SPEED) as server:
+        status = await hold_one(server.url, weather_url, "raising-tool", SPEED)
+
+    assert status == 1
+    assert "raising-tool: a tool has failed: Client error '404 Not Found'" in capsys.readouterr().err
+
+
+async def test_a_caller_with_a_button_ends_each_turn_and_asks_for_the_answer() -> None:
+    async with serve("push-to-talk", speed=SPEED, seed=1) as server:
+        report = await converse(server.url, weather_url="http://127.0.0.1:1", scenario="push-to-talk", speed=SPEED)
+
+    assert report.errors == []
+    assert server.received_counts["input_audio_buffer.commit"] == server.received_counts["response.create"] == 2
+    assert server.sent_counts["input_audio_buffer.speech_started"] == 0
+    assert report.lines()[-2:] == ["user: And the one after that?", "assistant: At ten to five."]
+
+
+async def test_what_cannot_be_transcribed_is_said_again() -> None:
+    async with serve("unheard", speed=SPEED, seed=1) as server:
+        report = await converse(server.url, weather_url="http://127.0.0.1:1", scenario="unheard", speed=SPEED)
+
+    (failed,) = of_type(server, "conversation.item.input_audio_transcription.failed")
+    (heard,) = of_type(server, "conversation.item.input_audio_transcription.completed")
+    assert failed["error"]["code"] == "audio_unintelligible"
+    assert heard["item_id"] != failed["item_id"]
+    # What the model of the scenario's choice bills by.
+    assert heard["usage"] == {"type": "duration", "seconds": 2}
+    # The scenario's model stands before the server's.
+    assert of_type(server, "session.created")[0]["session"]["model"] == "gpt-4o-realtime-preview"
+    assert report.lines()[-2:] == ["user: Is the museum open on Mondays?", "assistant: It is closed on Mondays."]
+
+
 async def test_the_command_says_when_the_connection_was_lost(capsys: pytest.CaptureFixture[str]) -> None:
     async with serve("weather", speed=0.001) as server:
         status = await hold_one(server.url, "http://127.0.0.1:1", "dropped", SPEED)
@@ -117,7 +151,8 @@ async def test_the_server_command_prints_its_url_and_stops_when_told() -> None:
 
 
 async def test_all_scenarios_have_something_to_say() -> None:
-    assert set(demo.SCENARIOS) <= set(spoken_scenario_names()) < set(scenario_names())
+    assert {*demo.SCENARIOS, *demo.TROUBLES} <= set(spoken_scenario_names()) < set(scenario_names())
+    assert not {*demo.SCENARIOS} & {*demo.TROUBLES}
     titles = [load_scenario(name).title for name in scenario_names()]
     assert all(load_scenario(name).model for name in scenario_names())
     assert len(set(titles)) == len(titles)
@@ -132,6 +167,10 @@ async def test_the_caller_is_handed_over_to_a_colleague() -> None:
     configured = [event["session"] for event in server.sent if event["type"] == "session.updated"]
     assert "weather" in configured[0]["instructions"]
     assert "trips" in configured[-1]["instructions"]
+
+
+def of_type(server: RealtimeServer, kind: str) -> list[dict[str, Any]]:
+    return [event for event in server.sent if event["type"] == kind]
 
 
 @asynccontextmanager
