@@ -65,8 +65,8 @@ class Parts(NamedTuple):
 class Engine:
     """See the module.
 
-    ``on_outbox`` is called after each commit that has put spans into the outbox, ``on_metrics`` now and then with the
-    metrics of what is on disk.
+    ``on_outbox`` is called after each commit that has put spans into the outbox, ``on_metrics`` now and then, and when
+    `run` ends well, with the metrics of what is on disk.
 
     Raises:
         SettingsError: the price table cannot be used.
@@ -388,10 +388,13 @@ class Engine:
         if batch.cut:
             self._metering.save(batch, self._journal.position)
 
-    def _tell(self) -> None:
-        """Hand the metrics out, once in a while; they never say more than what is on disk."""
+    def _tell(self, *, is_last: bool = False) -> None:
+        """Hand the metrics out, once in a while; they never say more than what is on disk.
+
+        Else the next start would say less than was told: whoever reads a counter takes that for a new one.
+        """
         interval = self._settings.metrics_interval
-        if interval and time.monotonic() - self._told >= interval:
+        if interval and (is_last or time.monotonic() - self._told >= interval):
             self._told = time.monotonic()
             try:
                 self._on_metrics(self.metrics())
@@ -461,6 +464,7 @@ class Engine:
             batch = Batch(heard=self._conversations.silence.now)
             self._checkpoint(batch)
             self._try_commit(batch)
+            self._tell(is_last=True)
 
     def settle_outbox(self) -> None:
         """Let go of what was sent after `run` had returned."""

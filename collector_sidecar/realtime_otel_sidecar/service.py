@@ -126,8 +126,6 @@ class Sidecar:
         self._engine.stop()
         if self._engine_thread.is_alive():
             self._engine_thread.join()
-        if self._settings.metrics_interval:
-            self._metrics_sender.offer(self._engine.metrics().requests())
         self._sender.stop(self._settings.drain_timeout)
         self._engine.settle_outbox()
         if self._reporting is not None:

@@ -13,10 +13,12 @@ import grpc
 import pytest
 
 from realtime_otel_sidecar.config import Settings
+from realtime_otel_sidecar.engine import Engine
+from realtime_otel_sidecar.metering import Told
 from realtime_otel_sidecar.service import METRICS_SECONDS, Sidecar
 from realtime_otel_sidecar.store.folder import StoreError
 from tests.sidecar import Backend, Client, code_of, conversation, interleaved, one_by_one, refused, unavailable
-from tests.unit.sidecar.rig import read_only, stitched
+from tests.unit.sidecar.rig import Rig, Totals, by_name, eventually, read_only, stitched, totals
 
 THREE = [conversation("a", turns=2), conversation("b", turns=3), conversation("c", turns=1)]
 NOWHERE = "http://127.0.0.1:9"
@@ -153,6 +155,32 @@ def test_an_engine_that_fails_ends_the_watch_and_nobody_hangs(tmp_path: Path, mo
         assert code_of(raised.value) is grpc.StatusCode.UNAVAILABLE
         assert sidecar.watch(threading.Event()) is False
     assert time.monotonic() - began < 5
+
+
+def test_a_stop_tells_the_metrics_of_what_is_on_disk_and_nothing_where_memory_is_ahead_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Told] = []
+    tell = Engine.metrics
+    monkeypatch.setattr(Engine, "metrics", lambda engine: told.append(tell(engine)) or told[-1])
+    rarely = settings(tmp_path, metrics_interval=3600.0, drain_timeout=0.0)
+    with Sidecar(rarely) as sidecar, Client(sidecar.port) as client:
+        client.send(THREE[0].request())
+    last = by_name(told[-1].series)
+    assert metrics_of(tmp_path) == last
+    told.clear()
+    with Sidecar(rarely) as sidecar, Client(sidecar.port) as client:
+        eventually(lambda: bool(told))
+        sidecar._database._connection.set_authorizer(lambda action, *_: action == sqlite3.SQLITE_TRANSACTION)
+        with pytest.raises(grpc.RpcError):
+            client.send(THREE[1].request())
+    assert [by_name(each.series) for each in told] == [last]
+
+
+def metrics_of(folder: Path) -> Totals:
+    """What the next start says."""
+    with Rig(folder) as rig:
+        return totals(rig)
 
 
 def test_a_watch_ends_when_it_is_asked_to(tmp_path: Path) -> None:
