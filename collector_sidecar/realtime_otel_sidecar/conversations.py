@@ -268,10 +268,10 @@ class Conversations:
         return ((key, position) for key, position in self.dirty.items() if key not in self._unwritable)
 
     def checkpoint(self, key: str, position: int, taken: int) -> Checkpoint | None:
-        """The state of a stream, which is then no longer dirty.
+        """The state of a stream, which is then no longer dirty; an empty one if nothing of it is to be kept.
 
-        None if there is nothing to write: its records were refused, or its state cannot be encoded, a defect of ours.
-        Then it stays dirty, and the journal keeps what it was made of.
+        None if its state cannot be encoded, a defect of ours. Then it stays dirty, and the journal keeps what it was
+        made of.
         """
         is_open = key in self._stitcher.open
         state = b""
@@ -288,8 +288,6 @@ class Conversations:
         if is_open:
             self.shares.measure(key, len(state))
         put_out = self._put_out.get(key, b"")
-        if not (state or put_out):
-            return None
         return Checkpoint(key, position, taken, self.silence.heard(key), not is_open, put_out, state)
 
     def restore(self, row: Checkpoint) -> None:

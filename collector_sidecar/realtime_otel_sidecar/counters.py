@@ -169,7 +169,7 @@ class Counters:
 
     def wrote(self, batch: Batch, delivered: Iterable[Delivered]) -> None:
         """This is on disk; ``delivered``: the outbox rows that the collector was done with."""
-        self.checkpoints += len(batch.checkpoints)
+        self.checkpoints += sum(not row.is_empty for row in batch.checkpoints)
         letters = Counter(map(kind_of, batch.dead_letters))
         self.dead_letters.update(letters)
         refused, rejected = letters[Letter.REFUSED_BY_COLLECTOR], sum(sent.rejected for sent in batch.sent)

@@ -139,7 +139,10 @@ class Database:
             )
             write.executemany(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
-                map(_checkpoint_values, batch.checkpoints),
+                (_checkpoint_values(row) for row in batch.checkpoints if not row.is_empty),
+            )
+            write.executemany(
+                "DELETE FROM checkpoints WHERE key = ?", ((row.key,) for row in batch.checkpoints if row.is_empty)
             )
             if batch.summed:
                 write.executemany("INSERT OR REPLACE INTO sums VALUES (?, ?)", batch.sums.items())

@@ -143,6 +143,11 @@ class Checkpoint:
     state: bytes
     """Empty if only ``put_out`` is known."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of the stream: then none is kept, nor one that was written before."""
+        return not (self.state or self.put_out)
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:

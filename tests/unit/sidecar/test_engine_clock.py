@@ -8,7 +8,7 @@ import pytest
 
 from realtime_otel import contract
 from realtime_otel.contract import Fact, Kind
-from tests.conversations import SECOND, STARTED, Step, closed, encoded, fact, later, opened, request, speech, stream
+from tests.conversations import SECOND, STARTED, Logged, Step, closed, encoded, fact, later, opened, request, speech, stream
 from tests.sidecar import conversation, record
 from tests.unit.sidecar.rig import Rig, await_end, eventually, open_streams, outbox
 
@@ -29,6 +29,18 @@ def test_a_stream_that_has_fallen_silent_is_ended_once_and_a_replay_does_the_sam
         rig.take(ONE.request(8, 10))
         assert {reason for reason, _ in rig.database.dead_letters()} == {"after_close"}
     assert len(found) >= 2
+
+
+def test_of_a_stream_that_only_log_lines_of_others_have_named_nothing_is_kept(tmp_path: Path) -> None:
+    line = record([Logged("asking the weather service", "call_1", numbered=False)], "elsewhere").request()
+    with Rig(tmp_path / "data") as rig:
+        rig.take(line)
+    with Rig(tmp_path / "data", max_silence=0.1) as rig:
+        assert open_streams(rig) == {"elsewhere"}, "its own records may still come"
+        await_end(rig)
+    with Rig(tmp_path / "data") as rig:
+        assert not open_streams(rig)
+        assert rig.rows("SELECT key FROM checkpoints") == []
 
 
 # --- A gap before the close -----------------------------------------------------------------------------------------
