@@ -124,8 +124,8 @@ class Stitcher:
         outcome = Outcome()
         key = key_of(record)
         tombstone = self.tombstones.find(key)
-        if tombstone is not None and not self._revive(key, tombstone, record):
-            self._refuse(record, tombstone.order, Rejection.AFTER_CLOSE, outcome)
+        if tombstone is not None and (why := self._revive(key, tombstone, record)) is not None:
+            self._refuse(record, tombstone.order, why, outcome)
             return outcome
         stream = self.streams.get(key) or self.find(key)
         if stream is None:
@@ -354,16 +354,21 @@ class Stitcher:
 
     # --- A chosen id that is used again ----------------------------------------------------------------------------
 
-    def _revive(self, key: str, tombstone: Tombstone, record: Record) -> bool:
-        """Whether the record is a new connection's, under an id whose session has ended: then a new one begins."""
+    def _revive(self, key: str, tombstone: Tombstone, record: Record) -> Rejection | None:
+        """Begin a new session, if the record is a new connection's under an id whose session has ended; else, why not.
+
+        Not for one that is refused anyway: what is known of the id would go with a session that has had no record.
+        """
         past, order = tombstone.past, tombstone.order
         is_known = record.emitter_id in order.lanes or record.seq < 0
         if past is None or is_known or record.started <= tombstone.closed:
-            return False
+            return Rejection.AFTER_CLOSE
+        if len(order.lanes) >= self.rules.limits.emitters:
+            return Rejection.TOO_MANY_EMITTERS
         self.tombstones.remove(key)
         session = _open_session(key, record, self.rules, past)
         self.streams[key] = Stream(session, order, order.missing, order.dropped, order.cut_short)
-        return True
+        return None
 
     def _succeed(self, key: str, stream: Stream, record: Record, outcome: Outcome) -> None:
         """The session had ended before this record, which begins the next one."""

@@ -19,6 +19,8 @@ from realtime_otel_sidecar.stitch.rules import Limits, Rules
 from realtime_otel_sidecar.stitch.spans import Attributes, Link, Resource, Span, SpanEvent
 from realtime_otel_sidecar.stitch.stitcher import Rejection, Stitcher
 from tests.conversations import (
+    SECOND,
+    STARTED,
     STREAM_ID,
     Logged,
     Step,
@@ -40,7 +42,7 @@ from tests.conversations import (
     user_item,
 )
 
-from .stitching import fed, kept, named, of_id, one, reason, spans_of
+from .stitching import add, fed, kept, named, of_id, one, reason, spans_of
 
 
 def rules(**limits: int) -> Rules:
@@ -153,6 +155,25 @@ def test_records_of_one_emitter_too_many_are_refused_and_the_others_go_on() -> N
     assert [(record.emitter_id, why) for record, why in outcome.rejected] == [
         ("emitter-2", Rejection.TOO_MANY_EMITTERS)
     ]
+
+
+def test_a_chosen_id_that_has_had_all_its_emitters_is_still_known_to_have_been_used() -> None:
+    def connection(number: int) -> list[Record]:
+        opens = STARTED + number * 3600 * SECOND
+        of = stream("call", chosen=True, emitter_id=f"emitter-{number}", started=opens)
+        return numbered([*opened(), *closed()], of)
+
+    stitcher = Stitcher(rules(emitters=1))
+    first = fed(connection(0), stitcher=stitcher)
+    (call,) = stitcher.open
+    add(first, stitcher.tick(call))
+    assert len(first.spans) == 1
+
+    for number in (1, 2):
+        late = fed(connection(number), stitcher=stitcher)
+        assert {why for _, why in late.rejected} == {Rejection.TOO_MANY_EMITTERS}
+        assert not stitcher.open
+        assert call in stitcher.tombstones
 
 
 def test_an_emitter_that_loses_every_second_record_is_remembered_in_so_many_ranges() -> None:

@@ -8,7 +8,20 @@ import pytest
 
 from realtime_otel import contract
 from realtime_otel.contract import Fact, Kind
-from tests.conversations import SECOND, STARTED, Logged, Step, closed, encoded, fact, later, opened, request, speech, stream
+from tests.conversations import (
+    SECOND,
+    STARTED,
+    Logged,
+    Step,
+    closed,
+    encoded,
+    fact,
+    later,
+    opened,
+    request,
+    speech,
+    stream,
+)
 from tests.sidecar import conversation, record
 from tests.unit.sidecar.rig import Rig, await_end, eventually, open_streams, outbox
 

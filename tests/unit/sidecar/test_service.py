@@ -161,8 +161,13 @@ def test_a_stop_tells_the_metrics_of_what_is_on_disk_and_nothing_where_memory_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Told] = []
-    tell = Engine.metrics
-    monkeypatch.setattr(Engine, "metrics", lambda engine: told.append(tell(engine)) or told[-1])
+    metrics = Engine.metrics
+
+    def noted(engine: Engine) -> Told:
+        told.append(metrics(engine))
+        return told[-1]
+
+    monkeypatch.setattr(Engine, "metrics", noted)
     rarely = settings(tmp_path, metrics_interval=3600.0, drain_timeout=0.0)
     with Sidecar(rarely) as sidecar, Client(sidecar.port) as client:
         client.send(THREE[0].request())
