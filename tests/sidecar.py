@@ -33,6 +33,7 @@ from realtime_otel.records import SCOPE, export_request
 from realtime_otel.stream import Stream
 from tests import conversations as talk
 from tests.conversations import Conversation, Logged, Step, encoded, stream
+from tests.stack.processes import free_port
 
 LOGS_METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 TRACE_SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -226,7 +227,7 @@ class Backend:
         self.answer: Answer = accepted
         self.judge: Judge | None = None
         self._changed = threading.Condition()
-        self._port = 0
+        self._port = free_port()  # none that an outgoing connection might take while the server is closed
         self._server: grpc.Server | None = None
         self.open()
 
@@ -259,13 +260,13 @@ class Backend:
             self._server.stop(0).wait()
             self._server = None
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float = 15.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 40.0) -> None:
         """Return when the condition holds, which is looked at after each request."""
         with self._changed:
             if not self._changed.wait_for(condition, timeout):
                 raise AssertionError(f"not so after {timeout} s; {len(self.accepted)} of {len(self.seen)} accepted")
 
-    def wait_for(self, spans: Iterable[SpanKey], timeout: float = 15.0) -> None:
+    def wait_for(self, spans: Iterable[SpanKey], timeout: float = 40.0) -> None:
         """Return when all these spans are there."""
         wanted = set(spans)
         self.wait_until(lambda: wanted <= contents(self.accepted).keys(), timeout)
@@ -304,7 +305,7 @@ class Client:
         self._export: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(LOGS_METHOD)
 
     def send(
-        self, request: bytes, *, compression: grpc.Compression | None = None, timeout: float = 20.0
+        self, request: bytes, *, compression: grpc.Compression | None = None, timeout: float = 40.0
     ) -> ExportLogsServiceResponse:
         """Send, and wait for the answer.
 
@@ -314,7 +315,7 @@ class Client:
         answer = self._export(request, timeout=timeout, compression=compression, metadata=self._metadata)
         return ExportLogsServiceResponse.FromString(answer)
 
-    def send_later(self, request: bytes, timeout: float = 20.0) -> grpc.Future[bytes]:
+    def send_later(self, request: bytes, timeout: float = 40.0) -> grpc.Future[bytes]:
         """Send, and do not wait."""
         return self._export.future(request, timeout=timeout, metadata=self._metadata)
 
@@ -377,7 +378,7 @@ class SidecarProcess:
                 self._command, stdout=output, stderr=output, env=environment | {"no_grpc_proxy": "127.0.0.1"}
             )
 
-    def start(self, timeout: float = 20.0) -> None:
+    def start(self, timeout: float = 40.0) -> None:
         """Start, and return when the process says where it listens."""
         self.launch()
         deadline = time.monotonic() + timeout
@@ -393,12 +394,12 @@ class SidecarProcess:
         self.child.wait()
         self._child = None
 
-    def stop(self, timeout: float = 20.0) -> int:
+    def stop(self, timeout: float = 40.0) -> int:
         """Ask it to end; its exit status."""
         self.child.send_signal(signal.SIGTERM)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 20.0) -> int:
+    def wait(self, timeout: float = 40.0) -> int:
         """Its exit status, once it has ended."""
         status = self.child.wait(timeout)
         self._child = None

@@ -35,8 +35,6 @@ GIVEN: Final = (
 )  # fmt: skip
 """What the reader of a page has already."""
 WHOLE: Final = {"emitter.stream_opened", "emitter.stream_closed"}
-LISTENS_SECONDS: Final = 1.0
-"""For so long a loop over a session's events is let run: it ends when the session does."""
 
 
 @function_tool
@@ -89,14 +87,22 @@ def compiled(text: str) -> Callable[..., Any]:
 @pytest.mark.parametrize("block", ALL, ids=str)
 async def test_a_snippet_runs_and_what_it_observes_arrives(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     handlers = list(logging.getLogger().handlers)
+    observes = "observe(" in block.text or "RealtimeEmitter(" in block.text
     with receiving(monkeypatch) as logs:
-        async with serve(ASKED, speed=20.0) as server:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LISTENS_SECONDS):
-                    await compiled(block.text)(**names(server))
-        if "observe(" in block.text or "RealtimeEmitter(" in block.text:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                wanted = WHOLE | ({"session.created"} if "async for" in block.text else set())
-                while not set(kinds(logs.records())) >= wanted:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+
+        async def has_come(wanted: set[str]) -> None:
+            while not set(kinds(logs.records())) >= wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+        async with serve(ASKED, speed=20.0) as server, asyncio.timeout(DEADLINE_SECONDS):
+            running = asyncio.create_task(compiled(block.text)(**names(server)))
+            if observes and "async for" in block.text:  # such a loop ends when the session does
+                heard = asyncio.create_task(has_come({"session.created"}))
+                await asyncio.wait([running, heard], return_when=asyncio.FIRST_COMPLETED)
+                running.cancel()
+                await heard
+            with suppress(asyncio.CancelledError):
+                await running
+            if observes:
+                await has_come(WHOLE)
     logging.getLogger().handlers = handlers

@@ -32,6 +32,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from realtime_otel import RealtimeEmitter, contract, entries, environment, transport
 from realtime_otel import emitter as noting
 from tests.sidecar import Backend, Client, SidecarProcess
+from tests.stack.processes import free_port
 
 LOGS_SERVICE: Final = "opentelemetry.proto.collector.logs.v1.LogsService"
 DROPPED: Final = contract.EVENT_PREFIX + "emitter.records_dropped"
@@ -123,7 +124,7 @@ class Relay:
         self.rejects = 0
         self._client = Client(sidecar_port)
         self._server: grpc.Server | None = None
-        self._port = 0
+        self._port = free_port()  # none that an outgoing connection might take while the server is closed
         self.open()
 
     @property

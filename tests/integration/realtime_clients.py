@@ -19,7 +19,8 @@ from examples.realtime_server import RealtimeServer
 Event = dict[str, Any]
 
 CHUNK_MS = 100
-DEADLINE_SECONDS = 10
+DEADLINE_SECONDS = 40
+"""Of a conversation that takes one or two, on a machine that does nothing else."""
 TEXT: Mapping[str, Any] = {
     "type": "message",
     "role": "user",

@@ -25,7 +25,7 @@ def scraped(collector: Collector) -> dict[str, list[tuple[dict[str, str], float]
 
 def eventually(look: Callable[[], float], wanted: float) -> None:
     """Wait until the collector shows this value."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     found: float | str = "nothing"
     while time.monotonic() < deadline:
         with suppress(AssertionError):

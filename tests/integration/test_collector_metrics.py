@@ -21,6 +21,7 @@ from tests.sidecar import Backend, Client, SidecarProcess, conversation, interle
 from tests.stack.processes import Collector, start_collector
 from tests.unit.sidecar.metrics.measuring import PRICES, STITCHER, meter, resource, scenario_spans, span, total
 from tests.unit.sidecar.rig import core_spans, stitched
+from tests.unit.sidecar.rig import eventually as until
 
 pytestmark = pytest.mark.stack
 
@@ -160,6 +161,7 @@ def test_a_backend_without_metrics_costs_a_warning_and_nothing_else(tmp_path: Pa
         with Client(sidecar.port) as client:
             client.send(conversation("one").request())
         backend.wait_for(stitched([conversation("one").request()]))
-        time.sleep(0.5)
+        until(lambda: "does not take metrics" in sidecar.log)
+        time.sleep(0.5)  # it is tried all the time
         assert sidecar.stop() == 0
         assert sidecar.log.count("does not take metrics, the next ones stand for these: UNIMPLEMENTED") == 1

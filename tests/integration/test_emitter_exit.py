@@ -19,10 +19,11 @@ from typing import Final
 
 import pytest
 
-from realtime_otel import contract
+from realtime_otel import contract, transport
 from tests.integration.emitting import assert_gapless, attribute, body, kinds
 from tests.integration.test_emitter_sending import forwarding
 from tests.stack.otlp import LogsServer
+from tests.stack.processes import address
 
 ROOT = Path(__file__).parents[2]
 PREAMBLE = """
@@ -30,8 +31,8 @@ import asyncio, logging, os, sys, threading, time
 from realtime_otel import RealtimeEmitter
 event = {"type": "input_audio_buffer.speech_started", "item_id": "item_1"}
 """
-# Beyond the two seconds of the emitter: the interpreter's own end on a busy machine.
-END_SECONDS = 4.0
+# Beyond the two seconds of the emitter: the interpreter's own end on a busy machine. Waiting for a call would take ten.
+END_SECONDS = 8.0
 
 
 @pytest.fixture
@@ -143,17 +144,17 @@ def test_parent_and_child_of_a_fork_each_send_their_own(collector: LogsServer, s
         mine = RealtimeEmitter(session_id="parent")
         mine.server_event(event)
         if {sent_before}:
-            assert mine.flush(10)
+            assert mine.flush(40)
         child = os.fork()
         if child == 0:
             mine.server_event(event)
             mine.annotate(whose="child")
             mine.close()
-            assert mine.closed and not mine.flush(10)
+            assert mine.closed and not mine.flush(40)
             own = RealtimeEmitter(session_id="child")
             own.server_event(event)
             own.close()
-            assert own.flush(10)
+            assert own.flush(40)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         mine.server_event(event)
@@ -180,7 +181,7 @@ def test_a_forked_service_is_another_instance(collector: LogsServer) -> None:
         child = os.fork()
         own = RealtimeEmitter()
         own.close()
-        assert own.flush(10)
+        assert own.flush(40)
         if child == 0:
             os._exit(0)
         os.waitpid(child, 0)
@@ -257,14 +258,15 @@ def test_a_process_with_many_streams_ends_in_two_seconds_whatever_the_collector_
 
     assert seconds < END_SECONDS
     assert "Fatal" not in errors
-    assert ("did not take all records" in errors) == (away != "slow")
+    is_said = "did not take all records" in errors
+    # A slow one takes all, unless the machine is slower still: then there is no time left for it.
+    assert is_said or away == "slow"
+    assert not is_said or away != "slow" or seconds > transport.EXIT_SECONDS
 
 
 @contextmanager
 def absent() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        gone = f"127.0.0.1:{reserved.getsockname()[1]}"
-    yield gone
+    yield address()
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def converse():
 if __name__ == "__main__":
     mine = RealtimeEmitter(session_id="parent")
     mine.server_event(event)
-    assert mine.flush(10)  # gRPC does not always go on in a child that is forked in the middle of a call
+    assert mine.flush(40)  # gRPC does not always go on in a child that is forked in the middle of a call
     child = multiprocessing.get_context("{method}").Process(target=converse)
     child.start()
     child.join(30)
@@ -137,7 +137,7 @@ def test_a_child_does_nothing_where_grpc_does_not_support_forks(collector: LogsS
         if child == 0:
             own = RealtimeEmitter(session_id="child")
             own.server_event(event)
-            assert own.closed and not own.flush(10)
+            assert own.closed and not own.flush(40)
             sys.exit(0)
         assert os.waitpid(child, 0)[1] == 0
         END
@@ -207,14 +207,12 @@ def test_a_signal_handler_that_opens_and_closes_streams_stops_no_thread(collecto
         RealtimeEmitter().close()  # the first asks the SDK for the resource, which may not be asked for inside itself
         signal.signal(signal.SIGALRM, handle)
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
+        while opened < 300:
             emitters.append(RealtimeEmitter())
             emitters[-1].server_event(event)
             if len(emitters) > 5:
                 emitters.pop().close()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        assert opened > 100
         assert sum(thread.name == "realtime-otel" for thread in threading.enumerate()) == 1
         END
         """,
@@ -226,7 +224,7 @@ def test_a_signal_handler_that_opens_and_closes_streams_stops_no_thread(collecto
         numbers.setdefault(attribute(record, contract.EMITTER_ID), []).append(attribute(record, contract.SEQ))
         if record.event_name.endswith("stream_closed"):
             assert attribute(record, contract.SEQ) == max(numbers[attribute(record, contract.EMITTER_ID)])
-    assert len(numbers) > 200
+    assert len(numbers) > 300
     assert all(len(set(each)) == len(each) for each in numbers.values())
 
 
@@ -235,8 +233,7 @@ def test_a_finalizer_that_closes_streams_stops_no_thread(collector: LogsServer) 
         """
         import gc
         gc.set_threshold(3)
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
+        for _ in range(1000):
             dropped = RealtimeEmitter()
             dropped.itself = dropped
             dropped.server_event(event)
@@ -249,7 +246,7 @@ def test_a_finalizer_that_closes_streams_stops_no_thread(collector: LogsServer) 
     )
 
     assert all(sorted(each) == sorted(WHOLE) for each in streams(collector).values())
-    assert len(streams(collector)) > 100
+    assert len(streams(collector)) == 1000
 
 
 def test_a_process_that_was_stopped_for_longer_than_any_timeout_loses_nothing(collector: LogsServer) -> None:
@@ -259,6 +256,8 @@ def test_a_process_that_was_stopped_for_longer_than_any_timeout_loses_nothing(co
     for _ in range(200):
         emitter.server_event(event)
         time.sleep(0.005)
+    emitter.close()
+    emitter.flush(30)
     """
     process = subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)],

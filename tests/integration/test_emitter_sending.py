@@ -23,6 +23,7 @@ from realtime_otel import RealtimeEmitter, contract
 from realtime_otel.otlp import Answer, LogsClient, Outcome
 from tests.integration.emitting import attribute, kinds, receiving, sending_to
 from tests.stack.otlp import LogsServer
+from tests.stack.processes import free_port
 
 EVENT = {"type": "input_audio_buffer.speech_started", "item_id": "item_1"}
 
@@ -74,7 +75,7 @@ def test_headers_and_compression_are_those_of_the_standard_variables(monkeypatch
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "gzip")
     service = Service(taken)
     with serving(service) as endpoint, sending_to(endpoint, monkeypatch):
-        assert a_short_stream().flush(10)
+        assert a_short_stream().flush(40)
 
     assert service.metadata[0]["x-tenant"] == "blue"
     assert "OTel-OTLP-Exporter-Python" in str(service.metadata[0]["user-agent"])
@@ -82,8 +83,7 @@ def test_headers_and_compression_are_those_of_the_standard_variables(monkeypatch
 
 
 def test_a_collector_that_comes_up_later_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
+    port = free_port()
     with sending_to(f"127.0.0.1:{port}", monkeypatch):
         emitter = RealtimeEmitter()
         for _ in range(100):
@@ -94,7 +94,7 @@ def test_a_collector_that_comes_up_later_gets_everything(monkeypatch: pytest.Mon
             for _ in range(100):
                 emitter.server_event(EVENT)
             emitter.close()
-            assert emitter.flush(20)
+            assert emitter.flush(40)
 
     records = [record for request in service.requests for logs in request.resource_logs
                for scope in logs.scope_logs for record in scope.log_records]  # fmt: skip
@@ -165,7 +165,7 @@ def test_a_collector_that_is_busy_is_asked_again_when_it_says(monkeypatch: pytes
 
     service = Service(busy_once)
     with serving(service) as endpoint, sending_to(endpoint, monkeypatch):
-        assert a_short_stream().flush(10)
+        assert a_short_stream().flush(40)
 
     assert times[1] - times[0] >= 0.4
     assert service.requests[0] == service.requests[1]
@@ -192,12 +192,11 @@ def test_connections_that_are_reset_in_the_middle_of_calls_lose_nothing(
 
     def after_the_reset(_context: grpc.ServicerContext) -> ExportLogsServiceResponse:
         called.set()
-        reset.wait(20)
+        reset.wait(40)
         return ExportLogsServiceResponse()
 
     service = Service(after_the_reset)
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
+    port = free_port()
     with serving(service) as endpoint, sending_to(f"127.0.0.1:{port}", monkeypatch), RealtimeEmitter() as emitter:
         for _ in range(4):
             reset.clear()
@@ -205,11 +204,11 @@ def test_connections_that_are_reset_in_the_middle_of_calls_lose_nothing(
             with forwarding(port, endpoint):
                 for _ in range(60):
                     emitter.server_event(EVENT)
-                assert called.wait(20)
+                assert called.wait(40)
             reset.set()
         with forwarding(port, endpoint):
             emitter.close()
-            assert emitter.flush(20)
+            assert emitter.flush(40)
 
     records = [record for request in service.requests for logs in request.resource_logs
                for scope in logs.scope_logs for record in scope.log_records]  # fmt: skip
@@ -226,7 +225,7 @@ def test_what_will_never_be_taken_is_dropped_and_said(
         context.abort(code, "the secret that was wrong")
 
     with serving(Service(refuse)) as endpoint, sending_to(endpoint, monkeypatch):
-        assert a_short_stream().flush(10)
+        assert a_short_stream().flush(40)
 
     assert caplog.messages == [f"realtime-otel: the collector refuses records ({code.name}); dropping them"]
 
@@ -242,8 +241,8 @@ def test_records_that_were_rejected_in_part_are_not_sent_again(
 
     service = Service(reject)
     with serving(service) as endpoint, sending_to(endpoint, monkeypatch):
-        assert a_short_stream().flush(10)
-        assert a_short_stream().flush(10)
+        assert a_short_stream().flush(40)
+        assert a_short_stream().flush(40)
 
     assert len(service.requests) == 2
     assert caplog.messages == ["realtime-otel: the collector rejected 2 log records: too old"]
@@ -266,7 +265,7 @@ def test_a_protocol_that_the_emitter_does_not_speak_is_said(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     with receiving(monkeypatch):
-        assert a_short_stream().flush(10)
+        assert a_short_stream().flush(40)
 
     assert caplog.messages == ["realtime-otel: records go by gRPC, not by http/protobuf; the endpoint must take that"]
 
@@ -275,7 +274,7 @@ def test_the_collectors_answer_is_not_awaited_by_the_conversation(monkeypatch: p
     answers = threading.Event()
 
     def late(_context: grpc.ServicerContext) -> ExportLogsServiceResponse:
-        answers.wait(20)
+        answers.wait(40)
         return ExportLogsServiceResponse()
 
     service = Service(late)
@@ -288,9 +287,9 @@ def test_the_collectors_answer_is_not_awaited_by_the_conversation(monkeypatch: p
         emitter.close()
         noted = time.monotonic() - start
         answers.set()
-        assert emitter.flush(10)
+        assert emitter.flush(40)
 
-    assert noted < 1
+    assert noted < 20, "the answer comes after twice as long, or at the end of the test"
     assert len(service.requests) >= 2
 
 
@@ -298,7 +297,7 @@ def test_streams_of_many_threads_are_told_apart(monkeypatch: pytest.MonkeyPatch)
     with receiving(monkeypatch) as collector:
         with ThreadPoolExecutor(8) as threads:
             emitters = [future.result() for future in [threads.submit(a_short_stream) for _ in range(40)]]
-        assert all(emitter.flush(10) for emitter in emitters)
+        assert all(emitter.flush(40) for emitter in emitters)
 
     assert_each_is_whole(collector, emitters)
 

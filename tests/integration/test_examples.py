@@ -30,7 +30,7 @@ from tests.stack.otlp import LogsServer
 from tests.unit.core.stitching import RULES, add, fed
 
 SPEED = 10.0
-RUN_SECONDS = 30
+RUN_SECONDS = 60
 FRAME_MS = 20
 
 ASKED = Scenario(

@@ -16,13 +16,13 @@ from tests.sidecar import Backend, Client, SidecarProcess, conversation, one_by_
 def told(sidecar: SidecarProcess, text: str) -> tuple[int, str]:
     """What the command says in a process of its own, as one line, and its exit status."""
     command = [sys.executable, "-m", "realtime_otel_sidecar.cli", "explain", text, "--data-dir", str(sidecar.data_dir)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return run.returncode, " ".join((run.stdout + run.stderr).split())
 
 
 def until(sidecar: SidecarProcess, text: str, expected: str) -> tuple[int, str]:
     """The same, once it says what is expected."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while expected not in (answer := told(sidecar, text))[1]:
         assert time.monotonic() < deadline, answer
     return answer

@@ -277,7 +277,7 @@ def of_streams(server: LogsServer) -> dict[str, list[int]]:
     return found
 
 
-def wait_for_all(sidecars: list[LogsServer], numbers: int, timeout: float = 20.0) -> list[dict[str, list[int]]]:
+def wait_for_all(sidecars: list[LogsServer], numbers: int, timeout: float = 40.0) -> list[dict[str, list[int]]]:
     """What each has got, once together they have that many events of each stream."""
     deadline = time.monotonic() + timeout
     while True:
@@ -338,7 +338,7 @@ def test_three_sidecars_together_make_the_traces_that_one_would(tmp_path: Path) 
         with Client(int(collector.otlp_endpoint.rpartition(":")[2])) as client:
             for request in interleaved(recordings):
                 client.send(request)
-        arrived = backend.wait_for_spans(len(expected), timeout=40)
+        arrived = backend.wait_for_spans(len(expected), timeout=60)
         for sidecar in sidecars:
             with read_only(sidecar.data_dir) as database:
                 assert database.execute("SELECT count(*) FROM journal").fetchone()[0] > 0

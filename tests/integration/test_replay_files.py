@@ -29,7 +29,7 @@ def test_raw_records_that_the_collector_has_kept_give_the_traces_that_the_sideca
         with Client(int(collector.otlp_endpoint.rpartition(":")[2])) as client:
             for request in interleaved(recordings):
                 client.send(request)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         wanted = sum(len(recording.records) for recording in recordings)
         while not file.exists() or file.read_text("utf-8").count('"timeUnixNano"') < wanted:
             assert time.monotonic() < deadline

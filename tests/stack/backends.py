@@ -48,7 +48,7 @@ class Receiver:
                 self.refused += 1
             self._changed.notify_all()
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 40.0) -> None:
         """Return when the condition holds, which is looked at after each request."""
         with self._changed:
             if not self._changed.wait_for(condition, timeout):
@@ -66,7 +66,7 @@ class Receiver:
             for span in scope_spans.spans
         ]
 
-    def wait_for_spans(self, at_least: int, timeout: float = 20.0) -> list[Span]:
+    def wait_for_spans(self, at_least: int, timeout: float = 40.0) -> list[Span]:
         """The spans, as soon as there are `at_least` so many."""
         self.wait_until(lambda: len(self.spans()) >= at_least, timeout)
         return self.spans()

@@ -145,7 +145,7 @@ class LogsServer(LogsServiceServicer):
         """The bodies of all records, in the order in which they came."""
         return [record.body.string_value for record in self.records()]
 
-    def wait_for(self, at_least: int, timeout: float = 15.0) -> list[LogRecord]:
+    def wait_for(self, at_least: int, timeout: float = 40.0) -> list[LogRecord]:
         """The records, as soon as there are `at_least` so many."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.records()) >= at_least, timeout):

@@ -108,7 +108,7 @@ class Process:
             raise RuntimeError(f"{self.name} is not running")
         return self._child.pid
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self, timeout: float = 60.0) -> None:
         """Start, and return when the program answers."""
         with self.log.open("ab") as output:
             self._child = subprocess.Popen(
@@ -127,7 +127,7 @@ class Process:
                 raise NotReadyError(f"{self.name} did not answer within {timeout:g} s:\n{self.log_tail()}")
             time.sleep(0.05)
 
-    def stop(self, timeout: float = 15.0) -> int:
+    def stop(self, timeout: float = 30.0) -> int:
         """Ask the program to end, insist after `timeout`; the exit code tells which it was (-9: it was killed)."""
         if self._child is None:
             return 0
@@ -197,7 +197,7 @@ class Jaeger(Server):
             found = []
         return found[0] if found else {"traceID": trace_id, "spans": [], "processes": {}}
 
-    def wait_for_spans(self, trace_id: str, at_least: int, timeout: float = 15.0) -> list[dict[str, Any]]:
+    def wait_for_spans(self, trace_id: str, at_least: int, timeout: float = 40.0) -> list[dict[str, Any]]:
         """The spans of a trace, as soon as there are `at_least` so many."""
         deadline = time.monotonic() + timeout
         while len(spans := self.trace(trace_id)["spans"]) < at_least:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from realtime_otel_sidecar import engine
+from realtime_otel_sidecar import conversations, engine
 from realtime_otel_sidecar.otlp import sender
+from realtime_otel_sidecar.silence import Silence
 from realtime_otel_sidecar.store.database import Database
 from tests.sidecar import Backend
-from tests.unit.sidecar.rig import Gate, Rig
+from tests.unit.sidecar.rig import Clock, Gate, Rig
 from tests.unit.sidecar.sending import Running
 
 
@@ -19,6 +20,14 @@ from tests.unit.sidecar.sending import Running
 def _restless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quiet engine looks around often, so that no test waits for it."""
     monkeypatch.setattr(engine, "IDLE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The one by which engines count how long streams are silent."""
+    made = Clock()
+    monkeypatch.setattr(conversations, "Silence", lambda: Silence(made.monotonic))
+    return made
 
 
 @pytest.fixture

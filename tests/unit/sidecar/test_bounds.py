@@ -18,7 +18,7 @@ from realtime_otel_sidecar.refusals import Unavailable
 from realtime_otel_sidecar.store import database as database_module
 from realtime_otel_sidecar.store.rows import Batch, DeadLetter, Delivered, HistoryRow, OutboxRow
 from tests.sidecar import conversation, one_by_one
-from tests.unit.sidecar.rig import Rig, eventually, open_streams, outbox, stitched
+from tests.unit.sidecar.rig import Clock, Rig, eventually, open_streams, outbox, stitched
 
 ONE = conversation("one", turns=3)
 REQUESTS = one_by_one(ONE)
@@ -103,14 +103,21 @@ def test_a_span_that_the_collector_does_not_take_is_given_up_counted_and_called_
 def test_old_spans_are_sent_first_after_a_long_stop_and_not_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounds, "PATIENCE_SECONDS", 0.3)
+    clock = Clock()
+    monkeypatch.setattr(bounds, "time", clock)
+    monkeypatch.setattr(bounds, "PATIENCE_SECONDS", 3600.0)
     old = OutboxRow(1, 1, b"of 1970")
     with aged(tmp_path / "data", Batch(outbox=[old] * 3)) as rig:
         for number in (1, 2):
-            time.sleep(0.2)
+            clock.now += 2400
+            time.sleep(0.1)  # the engine looks several times
             assert count(rig, "outbox") == 4 - number
             rig.engine.acknowledge(number)
             eventually(lambda number=number: count(rig, "outbox") == 3 - number)  # type: ignore[misc]
+        clock.now += 2400
+        time.sleep(0.1)
+        assert count(rig, "outbox") == 1
+        clock.now += 2400
         eventually(lambda: count(rig, "outbox") == 0)
         eventually(lambda: rig.engine.counters.spans_exported[Departure.EXPIRED] == 1)
 
@@ -257,17 +264,21 @@ def test_the_gauge_and_the_log_do_not_flap_around_a_warning(tmp_path: Path, capl
 
 
 def test_while_there_is_no_room_the_clock_that_counts_silence_stands_still(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Rig(tmp_path / "data", max_silence=0.3) as rig:
+    with Rig(tmp_path / "data", max_silence=1.5) as rig:
         rig.take(*REQUESTS[:4])
         monkeypatch.setattr(bounds.Bounds, "refusal", "no room")
-        eventually(lambda: not rig.engine.serving)
-        before = rig.engine._conversations.silence.now
-        time.sleep(0.5)
-        assert rig.engine._conversations.silence.now == before
+        time.sleep(0.1)  # the engine looks several times
+        for _ in range(3):
+            clock.now += 1
+            time.sleep(0.1)
+        assert rig.engine._conversations.silence.now == 0
         assert open_streams(rig) == {"one"}
         monkeypatch.undo()
+        clock.pass_by(rig, 0)
+        assert open_streams(rig) == {"one"}
+        clock.pass_by(rig, 1)
         eventually(lambda: not open_streams(rig))
 
 

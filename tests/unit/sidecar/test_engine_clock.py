@@ -23,15 +23,18 @@ from tests.conversations import (
     stream,
 )
 from tests.sidecar import conversation, record
-from tests.unit.sidecar.rig import Rig, await_end, eventually, open_streams, outbox
+from tests.unit.sidecar.rig import Clock, Rig, await_end, eventually, open_streams, outbox
 
 ONE = conversation("one", turns=3)
 CALL = contract.stream_key("CA-2041", chosen=True, namespace="hotline", service="voice-agent")
 
 
-def test_a_stream_that_has_fallen_silent_is_ended_once_and_a_replay_does_the_same(tmp_path: Path) -> None:
-    with Rig(tmp_path / "data", max_silence=0.1) as rig:
+def test_a_stream_that_has_fallen_silent_is_ended_once_and_a_replay_does_the_same(tmp_path: Path, clock: Clock) -> None:
+    with Rig(tmp_path / "data", max_silence=0.5) as rig:
         rig.take(ONE.request(0, 8))
+        clock.pass_by(rig, 0.4)
+        assert open_streams(rig)
+        clock.pass_by(rig, 0.2)
         await_end(rig)
         eventually(lambda: rig.rows("SELECT kind FROM journal") == [("request",), ("tick",)])
         found = outbox(rig.folder)
@@ -66,14 +69,17 @@ def request_with_gap() -> bytes:
     return short.request(0, 1) + short.request(2)
 
 
-def test_a_gap_before_the_close_is_waited_for_and_then_given_up(tmp_path: Path) -> None:
-    with Rig(tmp_path / "data", gap_wait=0.1) as rig:
+def test_a_gap_before_the_close_is_waited_for_and_then_given_up(tmp_path: Path, clock: Clock) -> None:
+    with Rig(tmp_path / "data", gap_wait=0.5) as rig:
         rig.take(request_with_gap())
+        clock.pass_by(rig, 0.4)
+        assert open_streams(rig)
+        clock.pass_by(rig, 0.2)
         await_end(rig)
         eventually(lambda: rig.rows("SELECT kind FROM journal") == [("request",), ("tick",)])
         found = outbox(rig.folder)
         folder = rig.crash(tmp_path / "crash")
-    with Rig(folder, gap_wait=0.1) as rig:
+    with Rig(folder, gap_wait=0.5) as rig:
         assert outbox(rig.folder) == found
     assert any(b"openai.realtime.records.missing" in data for _, data in found)
 
@@ -107,14 +113,18 @@ def sessions(folder: Path) -> list[bytes]:
     return [span_id for (_, span_id), _ in outbox(folder) if span_id in (SESSION, LATER_SESSION)]
 
 
-def test_the_clock_ends_the_wait_for_another_connection_once_and_a_replay_does_the_same(tmp_path: Path) -> None:
-    with Rig(tmp_path / "data", resume_wait=0.1) as rig:
+def test_the_clock_ends_the_wait_for_another_connection_once_and_a_replay_does_the_same(
+    tmp_path: Path, clock: Clock
+) -> None:
+    with Rig(tmp_path / "data", resume_wait=0.5) as rig:
         rig.take(FIRST)
+        clock.pass_by(rig, 0.4)
         assert sessions(rig.folder) == []
+        clock.pass_by(rig, 0.2)
         eventually(lambda: rig.rows("SELECT kind FROM journal") == [("request",), ("tick",)])
         found = outbox(rig.folder)
         folder = rig.crash(tmp_path / "crash")
-    with Rig(folder, resume_wait=0.1) as rig:
+    with Rig(folder, resume_wait=0.5) as rig:
         assert not open_streams(rig)
         assert outbox(rig.folder) == found
     assert sessions(folder) == [SESSION]

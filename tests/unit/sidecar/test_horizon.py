@@ -37,9 +37,13 @@ def tombstones(rig: Rig) -> set[str]:
 
 
 def horizon(rig: Rig) -> int:
-    ((stored,),) = rig.rows("SELECT horizon FROM directory")
-    assert stored == rig.engine._conversations.horizon
-    return int(stored)
+    """As it is stored, and a moment later in memory."""
+
+    def stored() -> int:
+        return int(rig.rows("SELECT horizon FROM directory")[0][0])
+
+    eventually(lambda: stored() == rig.engine._conversations.horizon)
+    return stored()
 
 
 def reasons(rig: Rig) -> list[tuple[str, str]]:

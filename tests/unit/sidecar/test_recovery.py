@@ -13,7 +13,7 @@ from realtime_otel_sidecar import engine as engine_module
 from realtime_otel_sidecar import journal, recovery
 from realtime_otel_sidecar.store.folder import NAME
 from tests.sidecar import conversation, interleaved, one_by_one
-from tests.unit.sidecar.rig import Rig, await_end, eventually, open_streams, outbox, stitched
+from tests.unit.sidecar.rig import Clock, Rig, await_end, eventually, open_streams, outbox, stitched
 
 ONE = conversation("one", turns=4)
 REQUESTS = one_by_one(ONE)
@@ -186,56 +186,60 @@ def test_a_start_says_how_much_of_the_journal_is_of_other_rules(
 # --- Silence --------------------------------------------------------------------------------------------------------
 
 
-def test_a_sidecar_that_is_restarted_all_the_time_ends_a_silent_stream_as_well(tmp_path: Path) -> None:
+def test_a_sidecar_that_is_restarted_all_the_time_ends_a_silent_stream_as_well(tmp_path: Path, clock: Clock) -> None:
     folder = stopped(tmp_path / "data", REQUESTS[:HALF], max_silence=1.0)
-    starts = 0
-    while rows := silent_for(folder, 0.11):
+    starts = 1
+    while silent_for(folder, 0.11, clock):
         starts += 1
         assert starts < 12
-        assert rows == [(0,)]
-    assert 5 <= starts + 1 <= 11, "a second of silence, in pieces"
+    assert starts == 10, "a second of silence, in pieces"
 
 
-def silent_for(folder: Path, seconds: float) -> list[tuple[int]]:
-    """A start that lives for so long; whether the stream is open after it."""
+def silent_for(folder: Path, seconds: float, clock: Clock) -> list[tuple[int]]:
+    """A start that lives for so long; its streams that are open after it."""
     with Rig(folder, max_silence=1.0) as rig:
-        began = rig.engine._conversations.silence.now
-        eventually(lambda: rig.engine._conversations.silence.now >= began + seconds or not open_streams(rig))
+        clock.pass_by(rig, seconds)
     with Rig(folder, max_silence=1.0) as rig:
         return rig.rows("SELECT ended FROM checkpoints WHERE ended = 0")
 
 
-def test_a_crash_costs_the_clock_no_more_than_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_costs_the_clock_no_more_than_a_heartbeat(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine_module, "HEARTBEAT_SECONDS", 0.05)
     with Rig(tmp_path / "data") as rig:
         rig.take(*REQUESTS[:2])
-        eventually(lambda: rig.engine._conversations.silence.now > 0.5)
-        now = rig.engine._conversations.silence.now
+        clock.pass_by(rig, 0.5)
+        eventually(lambda: rig.rows("SELECT heard FROM directory") == [(0.5,)])
+        clock.pass_by(rig, 0.04)
         folder = rig.crash(tmp_path / "crash")
     with Rig(folder) as rig:
-        assert now - 0.3 < rig.database.heard() <= rig.engine._conversations.silence.now
-        assert rig.engine._conversations.silence.heard("one") < 0.3
+        assert rig.database.heard() == rig.engine._conversations.silence.now == 0.5
+        assert rig.engine._conversations.silence.heard("one") == 0
 
 
-def test_what_is_silent_in_pieces_is_ended_in_the_order_in_which_it_fell_silent(tmp_path: Path) -> None:
+def test_what_is_silent_in_pieces_is_ended_in_the_order_in_which_it_fell_silent(tmp_path: Path, clock: Clock) -> None:
     first, second = conversation("first").request(0, 3), conversation("second").request(0, 3)
     folder = stopped(tmp_path / "data", [first])
     with Rig(folder) as rig:
-        eventually(lambda: rig.engine._conversations.silence.now > 0.4)
+        clock.pass_by(rig, 0.4)
         rig.take(second)
         folder = rig.crash(tmp_path / "crash")
     with Rig(folder, max_silence=0.6) as rig:
+        clock.pass_by(rig, 0.9)
         await_end(rig)
         eventually(lambda: len(rig.rows("SELECT * FROM journal WHERE kind = 'tick'")) == 2)
         ticks = [data for (data,) in rig.rows("SELECT data FROM journal WHERE kind = 'tick' ORDER BY position")]
     assert ticks == [b"first", b"second"]
 
 
-def test_a_quiet_sidecar_without_open_streams_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiet_sidecar_without_open_streams_writes_nothing(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine_module, "HEARTBEAT_SECONDS", 0.01)
     with Rig(tmp_path / "data") as rig:
         rig.take(*REQUESTS)
         before = (tmp_path / "data" / f"{NAME}-wal").stat().st_mtime_ns
-        began = rig.engine._conversations.silence.now
-        eventually(lambda: rig.engine._conversations.silence.now > began + 0.2)
+        for _ in range(5):
+            clock.pass_by(rig, 0.1)
         assert (tmp_path / "data" / f"{NAME}-wal").stat().st_mtime_ns == before

@@ -15,7 +15,7 @@ import pytest
 from realtime_otel_sidecar.config import Settings
 from realtime_otel_sidecar.engine import Engine
 from realtime_otel_sidecar.metering import Told
-from realtime_otel_sidecar.service import METRICS_SECONDS, Sidecar
+from realtime_otel_sidecar.service import Sidecar
 from realtime_otel_sidecar.store.folder import StoreError
 from tests.sidecar import Backend, Client, code_of, conversation, interleaved, one_by_one, refused, unavailable
 from tests.unit.sidecar.rig import Rig, Totals, by_name, eventually, read_only, stitched, totals
@@ -51,11 +51,11 @@ def test_a_collector_that_never_answers_keeps_neither_requests_nor_the_stop_wait
         sidecar.start()
         with Client(sidecar.port) as client:
             for request in interleaved(THREE):
-                client.send(request, timeout=5)
+                client.send(request)
         time.sleep(0.5)
         began = time.monotonic()
         assert sidecar.stop() > 0
-        assert time.monotonic() - began < 0.2 + 2 * METRICS_SECONDS + 5
+        assert time.monotonic() - began < 9, "and not when a call has timed out, after ten seconds at least"
     assert [each.name for each in threading.enumerate() if "Metric" in each.name] == []
 
 
@@ -154,7 +154,7 @@ def test_an_engine_that_fails_ends_the_watch_and_nobody_hangs(tmp_path: Path, mo
             client.send(THREE[0].request())
         assert code_of(raised.value) is grpc.StatusCode.UNAVAILABLE
         assert sidecar.watch(threading.Event()) is False
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_a_stop_tells_the_metrics_of_what_is_on_disk_and_nothing_where_memory_is_ahead_of_it(
