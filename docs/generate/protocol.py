@@ -9,6 +9,7 @@ from realtime_otel import contract
 from realtime_otel.contract import Fact
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.events import SECTIONS, Does, Row, Section
+from realtime_otel_sidecar.stitch.interruption import TOLERANCE_MS
 
 from .markdown import GAP_WAIT, OPERATIONS, SETTLE, TRANSCRIPT_WAIT, code, document, table
 from .states import LIVES
@@ -103,7 +104,8 @@ TIES: Final = [
         f"a `{key.SPEECH}` to the response that it cut",
         (
             "order: the newest speech that went on into the response; that it was cut is stated by `response.done`, "
-            f"`conversation.item.truncated`, `output_audio_buffer.cleared` or `{Fact.AUDIO_INTERRUPTED}`"
+            "`output_audio_buffer.cleared`, or, [unless all of it was heard](#what-was-heard-to-its-end), by "
+            f"`conversation.item.truncated` or `{Fact.AUDIO_INTERRUPTED}`"
         ),
     ),
     (f"a `{key.SPEECH}` to the one before, of whose answer nothing was seen", "order"),
@@ -134,6 +136,18 @@ without a wait. These times are settings ([operations](operations.md)).
 Until its export, late facts reach a span: a transcript, a result, a tool's log. Afterwards it never changes. A
 transcript that comes too late is a span of its own, with a link; an output of a call that has left is a span event.
 What is known of an interruption stands on the `{key.SPEECH}` that cut the answer, because the response may have left.
+
+## What was heard to its end
+
+Some clients say that they stop an answer, or truncate it, whenever the user speaks, however long ago it was over. So
+`conversation.item.truncated` and `{Fact.AUDIO_INTERRUPTED}` change nothing where all of the item was heard: where they
+say at least as many milliseconds as were made of it, less {TOLERANCE_MS} ms for rounding and for a packet that still
+plays; or where the service has said that it played the response to its end (`output_audio_buffer.stopped`).
+
+How much was made follows from the bytes of the audio and its format (PCM, G.711). It is known once
+`response.output_audio.done` has ended the item's audio, if no record of the response was lost before that, or the sum
+of the deltas stands there; if no other audio of the response follows; and if the response was not cancelled. Where it
+is not known, or how much was heard is not, what is stopped while the user speaks was cut.
 
 ## What is inferred
 

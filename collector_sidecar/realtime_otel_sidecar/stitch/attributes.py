@@ -171,7 +171,7 @@ INTERRUPTIONS: Final = _define(
     "openai.realtime.interruptions",
     SESSION,
     INT,
-    "How many answers the user cut after their audio had begun; absent for none.",
+    "How many answers the user cut after their audio had begun, and before it was heard to its end; absent for none.",
 )
 # The quality of its own data
 RECORDS: Final = _define("openai.realtime.records", SESSION, INT, "Records that were taken.")

@@ -55,7 +55,7 @@ class Does(Enum):
         names=(SPEECH, TOOL),
     )
     LOOK_UP_ITEM = Effect("a user_speech, if it is audio of the user that no event has shown", names=(SPEECH,))
-    TRUNCATE_ITEM = Effect("says on the user_speech that cut an answer how much of it was heard")
+    TRUNCATE_ITEM = Effect("says on the user_speech that cut an answer how much of it was heard, if not all")
 
     # What the model answers
     START_RESPONSE = Effect("opens a realtime_inference", opens=RESPONSE)
@@ -97,7 +97,7 @@ class Does(Enum):
     ANNOTATE = Effect("puts attributes on the session span")
     HAND_OFF = Effect("kept as a span event of the session: another agent talks from here on")
     TRIP_GUARDRAIL = Effect("kept as a span event of the realtime_inference that it stopped")
-    STOP_HEARING = Effect("says on the user_speech that cut an answer how much of it was heard, as the client knows it")
+    STOP_HEARING = Effect("says on the user_speech that cut an answer how much the client had played, if not all")
 
     @property
     def effect(self) -> Effect:

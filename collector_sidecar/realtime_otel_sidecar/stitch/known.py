@@ -17,6 +17,9 @@ class Known(Struct, omit_defaults=True, gc=False):
     response: str = ""
     """The response that made it."""
     ordinal: int = 1
+    audio_ms: int | None = None
+    """Of the last item with audio of a response, milliseconds. None until all of it was made, if the response was
+    cancelled, and where it is not known: the format is not, or records were lost."""
     output_of: bytes = b""
     """Span id of the tool whose output it is."""
     text: str = ""

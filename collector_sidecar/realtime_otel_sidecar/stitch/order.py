@@ -94,7 +94,7 @@ class Order(Struct, omit_defaults=True):
         self.newest = max(self.newest, record.time)
         self.has_close = self.has_close or record.states(Fact.STREAM_CLOSED)
         if record.states(Fact.RECORDS_DROPPED):
-            self.dropped = min(MOST, self.dropped + _note_dropped(lane, record))
+            _note_dropped(lane, record)
         lane.hold(record)
         return True
 
@@ -147,6 +147,8 @@ class Order(Struct, omit_defaults=True):
         """Records from ``next`` on, as far as they are there or stated as dropped."""
         while lane.held and (lane.first == lane.next or self._step_over_stated(lane)):
             while (record := lane.take_next()) is not None:
+                if record.states(Fact.RECORDS_DROPPED) and _dropped(record).in_place:
+                    self.dropped = min(MOST, self.dropped + 1)
                 lane.closed = record.states(Fact.STREAM_CLOSED)
                 if lane.closed:
                     self.has_close = self._holds_close()
@@ -190,21 +192,25 @@ def _start(missing: tuple[int, int]) -> int:
     return missing[0]
 
 
-def _note_dropped(lane: Lane, record: Record) -> int:
-    """Remember the ranges that lie ahead, joined where they touch; how many records the statement itself stands for.
+def _note_dropped(lane: Lane, record: Record) -> None:
+    """Remember the ranges that lie ahead, joined where they touch.
 
     They may lie before the statement or behind it: an emitter states them when it can. None is stepped over unless a
     record waits behind it, so that a range that claims too much swallows nothing that comes in its order.
     """
-    try:
-        body: DroppedBody = read_body(record, DroppedBody)
-    except DecodeError:
-        return 0  # what it would have stated is waited for, like any gap
     joined: list[tuple[int, int]] = []
-    for first, last in sorted([*lane.stated, *body.ranges]):
+    for first, last in sorted([*lane.stated, *_dropped(record).ranges]):
         if joined and first <= joined[-1][1] + 1:
             joined[-1] = joined[-1][0], max(joined[-1][1], last)
         elif lane.next <= last >= first:
             joined.append((max(first, lane.next), last))
     lane.stated = joined[:MOST_RANGES][::-1]
-    return int(body.in_place)
+
+
+def _dropped(record: Record) -> DroppedBody:
+    """What a statement says; nothing if it cannot be read: what it would have stated is waited for, like any gap."""
+    try:
+        body: DroppedBody = read_body(record, DroppedBody)
+    except DecodeError:
+        return DroppedBody()
+    return body

@@ -13,6 +13,7 @@ from .playback import Playback
 from .record import Record
 from .response import Response
 from .rules import Waits
+from .spans import CloseReason
 from .speech import Speech
 from .tool import Tool
 
@@ -22,12 +23,15 @@ NEVER = 2**63
 
 
 class Gone(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What is remembered of a part that was exported. ``audio_ms``: of a response, what was generated."""
+    """What is remembered of a part that was exported."""
 
     ordinal: int
     opener: str
     start: int = 0
     audio_ms: int | None = None
+    """Of a response, what was generated."""
+    was_played: bool = False
+    """Of a playback, that the service has said so."""
     continued: tuple[str, ...] = ()
 
 
@@ -93,7 +97,7 @@ class Parts(Struct, omit_defaults=True):
 
     def remove(self, part: Part) -> None:
         """Forget all of an exported part but that it was there."""
-        audio_ms = None
+        audio_ms, was_played = None, False
         match part:
             case Speech():
                 del self.speeches[part.id]
@@ -104,7 +108,9 @@ class Parts(Struct, omit_defaults=True):
                 del self.tools[part.id]
             case _:
                 del self.playbacks[part.id]
-        self.gone[part.kind + part.id] = Gone(part.ordinal, part.opener, part.start, audio_ms, part.continued)
+                was_played = part.reason is CloseReason.COMPLETED
+        gone = Gone(part.ordinal, part.opener, part.start, audio_ms, was_played, part.continued)
+        self.gone[part.kind + part.id] = gone
 
     def knows(self, make: type[P], part_id: str) -> bool:
         """Whether there is, or was, a part with this id."""
@@ -123,6 +129,13 @@ class Parts(Struct, omit_defaults=True):
             return response.audio_ms
         gone = self.gone.get(Kind.RESPONSE + response_id)
         return gone.audio_ms if gone is not None else None
+
+    def was_played(self, response_id: str) -> bool:
+        """Whether the service itself has played a response, to its end."""
+        if (playback := self.playbacks.get(response_id)) is not None:
+            return playback.reason is CloseReason.COMPLETED
+        gone = self.gone.get(Kind.PLAYBACK + response_id)
+        return gone is not None and gone.was_played
 
     def due(self, part: Part, waits: Waits, transcript_expected: bool) -> int:
         """The record time from which a part may be exported (`NEVER` while nothing has ended it)."""

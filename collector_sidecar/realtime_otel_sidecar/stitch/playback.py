@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from realtime_otel.contract import Kind
 
 from . import attributes as key
-from . import response
+from . import interruption, response
 from .part import Part, seconds
 from .record import Record
 from .spans import Attributes, CloseReason
@@ -73,7 +73,7 @@ def cut(state: State, record: Record, _: object = None) -> None:
     """The buffer was cleared: by the service because the user spoke, or by the client."""
     response.mention(state, record)
     for playback in _meant(state, record):
-        speech = state.cut(playback.id, playback.response_ordinal)
+        speech = interruption.cut(state, playback.id, playback.response_ordinal)
         playback.close(record.time, CloseReason.CANCELLED if speech is None else CloseReason.INTERRUPTED)
 
 

@@ -32,6 +32,8 @@ from .bodies import (
 )
 from .config import response_audio_rate
 from .content import Message, Output, as_json, instructions, messages, output_messages, outputs
+from .interruption import cut, stop_playing
+from .known import Known
 from .limits import forget_oldest
 from .part import NANOSECONDS, Part, durations, seconds
 from .record import Record
@@ -69,23 +71,28 @@ class Sound(Struct, omit_defaults=True):
     """Bytes."""
     unfinished: dict[str, int] = field(default_factory=dict)
     """Of these, what came in deltas of an item since its last ``.done``."""
+    item: str = ""
+    """The newest item."""
 
     def receive(self, record: Record, size: int) -> None:
         """A delta, with the size of it and of those like it that follow."""
         if self._is_of_another(record):
             return
         self.first = self.first or record.time
+        self.item = record.item_id
         self.size += size
         self.unfinished[record.item_id] = self.unfinished.get(record.item_id, 0) + size
         forget_oldest(self.unfinished, MOST_UNFINISHED)
 
-    def finish(self, record: Record) -> None:
-        """The ``.done`` of an item."""
+    def finish(self, record: Record) -> int:
+        """The ``.done`` of an item; returns how many bytes that has ended, as far as they are known."""
         if self._is_of_another(record):
-            return
+            return 0
         counted = self.unfinished.pop(record.item_id, 0)
+        self.item = record.item_id
         if record.delta_size:  # not all deltas were sent: the sum is of all
             self.size += record.delta_size - counted
+        return record.delta_size or counted
 
     def _is_of_another(self, record: Record) -> bool:
         self.emitter = self.emitter or record.emitter_id
@@ -108,6 +115,8 @@ class Response(Part, kw_only=True):
     sound: Sound = field(default_factory=Sound)
     audio_rate: int = 0
     """Bytes a second."""
+    lost_before: int = 0
+    """Records of the stream that were lost before the first that names it."""
     origin: Origin | None = None
     """The end of the user input that its first audio is measured against, if that is the turn's first."""
     output_before: int = 0
@@ -330,21 +339,43 @@ def sound(state: State, record: Record, _: object = None) -> None:
     if response is None:
         return
     if record.type.endswith(".done"):
-        response.sound.finish(record)
+        _finish_sound(state, response, record)
     else:
         _hear(state, response, record, record.delta_size)
 
 
 def _hear(state: State, response: Response, record: Record, size: int) -> None:
     """Audio: the turn's first ends the latencies that are measured up to it."""
-    is_first = not response.sound.first
+    is_first, item_before = not response.sound.first, response.sound.item
     response.sound.receive(record, size)
+    if item_before != response.sound.item:
+        _leave_unheard(state, item_before)
     origin = state.origin
     if not (is_first and response.sound.first and response.default_conversation):
         return
     if origin is not None and origin.is_before(response.turn, response.start) and not origin.is_heard:
         origin.is_heard = True
         response.origin = origin
+
+
+def _finish_sound(state: State, response: Response, record: Record) -> None:
+    """All audio of an item, or of one part of it, was made: if none of it was lost, it is known how much that is."""
+    item_before = response.sound.item
+    size = response.sound.finish(record)
+    if item_before != response.sound.item:
+        _leave_unheard(state, item_before)
+    known = state.items.get(record.item_id)
+    if known is None or not size:
+        return
+    is_all = bool(record.delta_size) or not (response.start_inferred or state.lost != response.lost_before)
+    if is_all and response.audio_rate:
+        known.audio_ms = (known.audio_ms or 0) + size * 1000 // response.audio_rate
+
+
+def _leave_unheard(state: State, item_id: str) -> None:
+    """Who has heard all of this item has not heard all of the answer: another item follows, or was to follow."""
+    if (known := state.items.get(item_id)) is not None:
+        known.audio_ms = None
 
 
 def end(state: State, record: Record, body: ResponseBody) -> None:
@@ -365,7 +396,8 @@ def end(state: State, record: Record, body: ResponseBody) -> None:
     response.finish(body.response, record.time)
     tool.leave_unfinished(state, response)
     if response.reason in (CloseReason.INTERRUPTED, CloseReason.CANCELLED):
-        state.cut(response.id, response.ordinal)
+        _leave_unheard(state, response.sound.item)
+        cut(state, response.id, response.ordinal)
     elif response.default_conversation:
         state.note_answer(response.turn, response.start)
 
@@ -393,14 +425,9 @@ def tie_to_previous(state: State, response_id: str, record: Record) -> None:
 
 
 def truncate(state: State, record: Record, body: TruncatedBody) -> None:
-    """What was heard of an answer is stated on the speech that cut it; without one the client did it by itself."""
-    known = state.items.get(record.item_id)
-    speech = state.cut(known.response, known.ordinal) if known is not None and known.response else None
-    if speech is not None and speech.cut is not None:
-        speech.cut.heard_ms = body.audio_end_ms
-        return
-    attributes: Attributes = {} if body.audio_end_ms is None else {key.AUDIO_END: body.audio_end_ms}
-    state.keep(record, attributes)
+    """The conversation keeps so much of an item: what the service says counts before what the client believes."""
+    known = state.items.get(record.item_id) or Known(0)
+    stop_playing(state, record, known, body.audio_end_ms, key.AUDIO_END, counts=True)
 
 
 def note_limits(state: State, record: Record, body: RateLimitsBody) -> None:

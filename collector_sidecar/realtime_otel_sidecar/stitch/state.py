@@ -27,14 +27,11 @@ from .record import Record
 from .response import Cause, Response
 from .rules import Limits, Rules
 from .spans import Attributes, CloseReason, Link, Resource, Span, SpanEvent
-from .speech import Cut, Origin, Speech, Transcript, Unanswered
+from .speech import Origin, Speech, Transcript, Unanswered
 from .tool import Approval, Tool, leave_unfinished
 from .usage import add_usage
 
 P = TypeVar("P", Speech, Response, Tool, Playback)
-
-BEFORE_AUDIO = "before_audio"
-"""Where a response was when a speech cut it: nobody had heard anything of it."""
 
 MOST_INPUTS = 64
 """Messages that are kept for the next response: a session that only transcribes never has one."""
@@ -223,6 +220,11 @@ class State(Struct, kw_only=True, omit_defaults=True):
         return contract.span_id(part.kind, self.key, part.id, part.ordinal, part.continued)
 
     @property
+    def lost(self) -> int:
+        """Records that never came, or that the emitter has dropped, before the one at hand."""
+        return self.records_missing + self.records_dropped
+
+    @property
     def is_torn(self) -> bool:
         """Whether another stitcher may have what is missing here."""
         return bool(self.first) and (self.moved or self.records_missing > 0)
@@ -281,7 +283,7 @@ class State(Struct, kw_only=True, omit_defaults=True):
             return None
         if is_new:
             self.newest_response = response.id
-            response.request_model = self.config.model
+            response.request_model, response.lost_before = self.config.model, self.lost
             response.audio_rate = self.config.audio_rate
             response.agent = record.agent_name
         elif not (opens or response.first_event):
@@ -390,26 +392,6 @@ class State(Struct, kw_only=True, omit_defaults=True):
         elif self.client_events:
             response.requested_by = "server"
 
-    def cut(self, response_id: str, ordinal: int) -> Speech | None:
-        """The speech that cut this response, which says so from here on: the newest, if it went on into the response.
-
-        None if there is none: then the client did it.
-        """
-        spoken = (speech for speech in self.parts.speeches.values() if not speech.is_silence)
-        speech = max(spoken, key=lambda speech: speech.start, default=None)
-        response, gone = self.parts.responses.get(response_id), self.parts.gone.get(Kind.RESPONSE + response_id)
-        if speech is None or (response is None and gone is None):
-            return None
-        begun = response.start if response is not None else gone.start if gone is not None else NEVER
-        if speech.start < begun and 0 < speech.end <= begun:
-            return None
-        if speech.cut is None or speech.cut.response != response_id:
-            was_heard = speech.cut is not None and speech.cut.phase != BEFORE_AUDIO
-            phase = _phase(response, self.parts.playbacks.get(response_id), speech.start)
-            speech.cut = Cut(response_id, ordinal, phase)
-            self.interruptions += phase != BEFORE_AUDIO and not was_heard
-        return speech
-
     def keep(self, record: Record, more: Attributes | None = None, *, on: Part | None = None) -> None:
         """A span event, for what no span stands for: of this part, else of the session."""
         attributes: Attributes = {key.EVENT_DIRECTION: record.direction or Direction.SERVER.value}
@@ -485,11 +467,3 @@ class State(Struct, kw_only=True, omit_defaults=True):
         return next(
             (tool for tool in tools if contract.span_id(tool.kind, self.key, tool.id, tool.ordinal) == span_id), None
         )
-
-
-def _phase(response: Response | None, playback: Playback | None, time: int) -> str:
-    """Where a response was at this time. Its audio is heard of where it is received, or where the service plays it."""
-    if response is None or 0 < response.end <= time:
-        return "generated"
-    first = response.sound.first or (playback.start if playback is not None else 0)
-    return "generating" if 0 < first <= time else BEFORE_AUDIO

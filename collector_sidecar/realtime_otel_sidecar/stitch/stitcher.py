@@ -27,7 +27,7 @@ from .session import Session
 from .spans import CloseReason, Resource, Span
 from .tombstones import Past, Tombstone, Tombstones
 
-RULES_VERSION = "2"
+RULES_VERSION = "3"
 """Version of the instrumentation scope, and of the journal's rows: raised when the same records give other spans."""
 
 

@@ -24,6 +24,7 @@ from .bodies import (
     word,
 )
 from .events import Does, row_of
+from .interruption import stop_playing
 from .known import Asked, Close, Create, Known
 from .part import Part
 from .record import Record
@@ -171,14 +172,9 @@ def hand_off(state: State, record: Record, body: HandedOffBody) -> None:
 
 
 def stop_hearing(state: State, record: Record, body: InterruptedBody) -> None:
-    """The client stopped playing an item: how much of it was heard stands on the speech that cut it."""
+    """The client stopped playing an item, as its framework says."""
     known = state.items.get(record.item_id or word(body.item_id)) or Known(0, response=record.response_id)
-    speech = state.cut(known.response, known.ordinal) if known.response else None
-    if speech is not None and speech.cut is not None:
-        if speech.cut.heard_ms is None:
-            speech.cut.heard_ms = body.played_ms
-        return
-    state.keep(record, {key.PLAYED: body.played_ms} if body.played_ms is not None else {})
+    stop_playing(state, record, known, body.played_ms, key.PLAYED, counts=False)
 
 
 def close_stream(state: State, record: Record, body: ClosedBody) -> None:
