@@ -51,6 +51,8 @@ FULL_SECONDS = 5.0
 """After which a client is to send again while there is no room."""
 WIPE_SECONDS = 60.0
 """How long what was deleted stays in the write-ahead log."""
+WIPE_AGAIN_SECONDS = 1.0
+"""And for how much longer, if it was just being read."""
 
 
 class Parts(NamedTuple):
@@ -99,9 +101,9 @@ class Engine:
         self._questions: deque[Callable[[], None]] = deque()
         """What others want to read between two groups."""
         self._unsaved: Batch | None = None
-        self._wiped = time.monotonic()
+        self._wipe_at = time.monotonic() + WIPE_SECONDS
         self._written = False
-        """Whether anything was committed since."""
+        """Whether anything was committed since the log was emptied."""
         self._damage: sqlite3.Error | None = None
         """What the sender has found."""
         self._ended = False
@@ -476,17 +478,18 @@ class Engine:
 
     def _wipe(self) -> None:
         """Empty the write-ahead log, once in a while."""
-        if not self._written or time.monotonic() - self._wiped < WIPE_SECONDS:
+        if not self._written or time.monotonic() < self._wipe_at:
             return
-        self._wiped, self._written = time.monotonic(), False
+        again = WIPE_SECONDS
         try:
-            self._database.wipe_log()
+            self._written = not self._database.wipe_log()
+            again = WIPE_AGAIN_SECONDS if self._written else WIPE_SECONDS
         except sqlite3.Error as error:
             if is_corrupt(error):
                 raise
             about = {"event": "log_not_emptied", "reason": str(error)}
             logger.warning("the write-ahead log cannot be emptied now: %s", error, extra=about)
-            self._written = True
+        self._wipe_at = time.monotonic() + again
 
     def _reason(self) -> Unavailable:
         """Why nothing is taken in."""

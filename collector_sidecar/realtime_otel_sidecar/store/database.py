@@ -154,13 +154,22 @@ class Database:
         self.sizes = self.sizes - gone + moved + _added(batch)
         return delivered
 
-    def wipe_log(self) -> None:
+    def wipe_log(self) -> bool:
         """Empty the write-ahead log, which keeps what was written, deleted or not, until it is overwritten.
+
+        Returns:
+            Whether that was done; not while somebody reads, for whom nobody waits.
 
         Raises:
             sqlite3.Error: not now.
         """
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        write = self._connection
+        write.execute("PRAGMA busy_timeout=0")
+        try:
+            (busy, *_) = write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            write.execute(f"PRAGMA busy_timeout={files.BUSY_SECONDS * 1000}")
+        return not busy
 
     def _hold(self, changes: Iterable[HeldRow | Verdict]) -> Sizes:
         """Hold spans of conversations, or let them go; how much more of each there is then."""

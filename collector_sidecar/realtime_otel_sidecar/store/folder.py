@@ -29,6 +29,8 @@ SUSPECT: Final = "suspect"
 CHECK_SECONDS = 10.0
 """A check reads the whole file, about a second for each GiB that is in memory and ten for one that is not. A start
 that takes longer than this would be taken for a hang; damage in what is left then shows itself when it is read."""
+BUSY_SECONDS = 10
+"""For which a statement waits while another process, a person's for example, keeps it from the database."""
 LOG_BYTES = 16 * 1024 * 1024
 """The write-ahead log shrinks to this size when it begins anew."""
 
@@ -101,7 +103,9 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection whose commits are on disk when they return."""
     # Conversations, with content on, are nobody else's to read; the files beside it (-wal, -shm) take its mode.
     path.touch(mode=0o600)
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10, factory=CONNECTION)
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, factory=CONNECTION
+    )
     try:
         if not path.stat().st_size:
             # Only a file without tables takes it up; without it, a database that an outage has made large stays so.
@@ -159,7 +163,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
     # Without a log it is in one file, and that nobody writes to it is what our lock says: then none is made beside it.
     address = f"{path.absolute().as_uri()}?mode=ro{'' if _has_log(path) else '&immutable=1'}"
     return sqlite3.connect(
-        address, uri=True, isolation_level=None, check_same_thread=False, timeout=10, factory=CONNECTION
+        address, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS, factory=CONNECTION
     )
 
 

@@ -57,7 +57,7 @@ class Reader:
         try:
             # Not immutable, even when nobody owns it: a sidecar may start at any moment.
             address = f"{self.path.absolute().as_uri()}?mode=ro"
-            self._connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=10)
+            self._connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=files.BUSY_SECONDS)
             self._connection.create_function("unpacked", 1, unpack_request, deterministic=True)
             self._check()
         except sqlite3.Error as error:

@@ -18,7 +18,7 @@ from realtime_otel_sidecar.refusals import Unavailable
 from realtime_otel_sidecar.store import database as database_module
 from realtime_otel_sidecar.store.rows import Batch, DeadLetter, Delivered, HistoryRow, OutboxRow
 from tests.sidecar import conversation, one_by_one
-from tests.unit.sidecar.rig import Clock, Rig, eventually, open_streams, outbox, stitched
+from tests.unit.sidecar.rig import Clock, Rig, eventually, open_streams, outbox, read_only, stitched
 
 ONE = conversation("one", turns=3)
 REQUESTS = one_by_one(ONE)
@@ -342,6 +342,27 @@ def test_what_was_sent_is_soon_nowhere_in_the_files(tmp_path: Path, monkeypatch:
         eventually(lambda: not any(b"openai.realtime.item.id" in path.read_bytes() for path in files))
 
 
+def test_a_reader_keeps_the_log_from_being_emptied_and_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("WIPE_SECONDS", "WIPE_AGAIN_SECONDS"):
+        monkeypatch.setattr(engine_module, name, 0.05)
+    with Rig(tmp_path / "data") as rig:
+        log = rig.folder / "realtime-otel.db-wal"
+        rig.take(ONE.request(0, 4))
+        with read_only(rig.folder) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM journal").fetchall()
+            for at in range(4, 12):
+                began = time.monotonic()
+                rig.take(ONE.request(at, at + 1))
+                assert time.monotonic() - began < 5
+                time.sleep(0.06)
+            assert log.stat().st_size > 0
+        eventually(lambda: log.stat().st_size == 0)
+    assert "cannot be emptied" not in caplog.text, "it is nothing that anybody could act on"
+
+
 def test_a_log_that_cannot_be_emptied_now_is_emptied_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -349,11 +370,11 @@ def test_a_log_that_cannot_be_emptied_now_is_emptied_later(
     with Rig(tmp_path / "data") as rig:
         wipe, failures = rig.database.wipe_log, [True]
 
-        def fails_once() -> None:
+        def fails_once() -> bool:
             if failures:
                 failures.pop()
                 raise sqlite3.OperationalError("not now")
-            wipe()
+            return wipe()
 
         monkeypatch.setattr(rig.database, "wipe_log", fails_once)
         rig.take(*REQUESTS)

@@ -213,7 +213,7 @@ def test_the_log_is_emptied_when_it_is_asked_for(database: Database) -> None:
     database.commit(everything(1))
     log = database.path.with_name("realtime-otel.db-wal")
     assert log.stat().st_size > 0
-    database.wipe_log()
+    assert database.wipe_log()
     assert log.stat().st_size == 0
     assert len(state(database)[0]) == 1
 
