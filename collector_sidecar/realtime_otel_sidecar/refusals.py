@@ -19,7 +19,7 @@ class Why(StrEnum):
     NO_ROOM = "no_room"
     """As many bytes as may wait for a commit do (`max_waiting_mib`)."""
     TOO_MANY_LARGE = "too_many_large"
-    """It has waited too long for its turn to be received."""
+    """It has waited too long for its turn to be received, or did not come in that turn."""
     COMMIT_TIMEOUT = "commit_timeout"
     INTERNAL_ERROR = "internal_error"
     INVALID = "invalid"

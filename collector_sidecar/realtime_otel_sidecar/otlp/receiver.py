@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,9 +21,6 @@ from google.protobuf.message import DecodeError
 from google.rpc.code_pb2 import UNAVAILABLE
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from grpc_health.v1.health import HealthServicer
-from grpc_health.v1.health_pb2 import HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_status import rpc_status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsPartialSuccess,
@@ -41,7 +37,9 @@ from ..waiting import Pending
 from .access import TokenGate, server_credentials
 from .counting import SMALLEST_RECORD, count_records
 from .decode import Broken, decode_request
+from .health import Health
 from .room import Room
+from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ HANDLERS = 64
 RECEIVED = 8
 """Messages that are received at the same time, each of any size that is allowed. One that is small is there at once."""
 RECEIVE_SECONDS = 10.0
-"""For which a call waits for its turn to be received."""
+"""For which a call waits for its turn to be received, and for which it may have it while others wait."""
 ALIVE_SECONDS = 20.0
 """After which a silent connection is asked whether the client is still there: a dead one would keep its calls open."""
 CALLS = 128
@@ -102,11 +100,11 @@ class Receiver:
         self.refusals = Refusals()
         self._limits = settings.record_limits
         self._max_records = settings.max_records_per_request
-        self._receiving = threading.BoundedSemaphore(RECEIVED)
+        self._turns = Turns(RECEIVED, RECEIVE_SECONDS)
         self.room = Room(settings.max_waiting_mib * MIB)
         self._quiet = {why: Quiet() for why in Why}
         self._quiet_on_broken = Quiet()
-        self._health = HealthServicer()
+        self._health = Health(("", LOGS_SERVICE))
         self._server = grpc.server(
             ThreadPoolExecutor(HANDLERS, thread_name_prefix="receiver"),
             interceptors=[TokenGate(credentials.tokens, self.refusals)] if credentials.tokens else [],
@@ -120,13 +118,12 @@ class Receiver:
                 *(_aging() if credentials.tls else []),
             ],
         )
-        add_HealthServicer_to_server(self._health, self._server)
         # As a stream: a single message would be received by each of the handlers at the same time, before one is asked.
         export: grpc.RpcMethodHandler[bytes, ExportLogsServiceResponse] = grpc.stream_unary_rpc_method_handler(
             self._export, response_serializer=ExportLogsServiceResponse.SerializeToString
         )
         own = grpc.method_handlers_generic_handler(LOGS_SERVICE, {"Export": export})
-        self._server.add_generic_rpc_handlers((own, *others))
+        self._server.add_generic_rpc_handlers((own, self._health.handlers, *others))
         self.port = self._bind(settings.listen, credentials)
         self.serving(False)
 
@@ -143,18 +140,16 @@ class Receiver:
 
     def serving(self, yes: bool) -> None:
         """What the health service answers, for the server and for the LogsService."""
-        status = HealthCheckResponse.SERVING if yes else HealthCheckResponse.NOT_SERVING
-        for service in ("", LOGS_SERVICE):
-            self._health.set(service, status)
+        self._health.serving(yes)
 
     def stop(self, grace: float) -> None:
         """Accept nothing any more, and let the calls in flight end within ``grace`` seconds."""
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         self._server.stop(grace).wait()
 
     def _export(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> ExportLogsServiceResponse:
         try:
-            data = self._receive(requests)
+            data = self._receive(requests, context)
             with self._latencies.request.timed():
                 return self._take(data)
         except Unusable as error:
@@ -180,18 +175,20 @@ class Receiver:
             lost = "LOST, " if why in FOR_GOOD else ""
             logger.log(level, "%d requests were refused: %s%s", count, lost, reason, extra=about)
 
-    def _receive(self, requests: Iterator[bytes]) -> bytes:
+    def _receive(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """The call's message, for which there is room."""
-        if not self._receiving.acquire(timeout=RECEIVE_SECONDS):
+        if not self._turns.enter(context, RECEIVE_SECONDS):
             raise Unavailable("too many large requests are being received", why=Why.TOO_MANY_LARGE)
         try:
             data = next(requests, None)
             if data is not None and self.room.enter(len(data)):
                 return data
-        except grpc.RpcError:  # the client has given up
+        except grpc.RpcError:  # the client has given up, or was too slow
             data = None
         finally:
-            self._receiving.release()
+            was_ended = self._turns.leave(context)
+        if was_ended and data is None:
+            raise Unavailable("the message did not come while others waited", why=Why.TOO_MANY_LARGE)
         if data is None:  # or it was too large, which gRPC has answered
             raise Unusable(Why.NO_MESSAGE, grpc.StatusCode.INVALID_ARGUMENT, "the call ended without a message")
         reason = "there is no room for more requests that wait for a commit (max_waiting_mib)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -12,6 +13,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from realtime_otel.contract import SEQ
 from realtime_otel_sidecar.config import Settings
+from realtime_otel_sidecar.otlp import health as health_module
 from realtime_otel_sidecar.otlp import receiver as receiver_module
 from realtime_otel_sidecar.otlp.receiver import LOGS_SERVICE, Receiver
 from realtime_otel_sidecar.refusals import Unavailable, Why
@@ -186,13 +188,38 @@ def test_clients_that_begin_a_message_and_give_up_keep_nobody_from_being_receive
     with grpc.insecure_channel(f"127.0.0.1:{receiver.port}", options=DIRECT) as channel:
         export: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(path)
         calls = [export.future(nothing()) for _ in range(2 * receiver_module.RECEIVED)]
-        eventually(lambda: receiver._receiving._value == 0)
+        eventually(lambda: receiver._turns.taken == receiver_module.RECEIVED)
         for call in calls:
             call.cancel()
         client.send(REQUEST)
         given_up.set()
-    eventually(lambda: receiver._receiving._value == receiver_module.RECEIVED)
+    eventually(lambda: receiver._turns.taken == 0)
     assert "could not be taken in" not in caplog.text
+
+
+def test_calls_whose_messages_do_not_come_keep_nobody_from_being_received(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver_module, "RECEIVE_SECONDS", 0.5)
+    receiver = receiving(engine)
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(30)
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{receiver.port}", options=DIRECT) as silent, Client(receiver.port) as client:
+        export: grpc.StreamUnaryMultiCallable[bytes, bytes] = silent.stream_unary(f"/{LOGS_SERVICE}/Export")
+        calls = [export.future(nothing()) for _ in range(receiver_module.RECEIVED)]
+        eventually(lambda: receiver._turns.taken == receiver_module.RECEIVED)
+        time.sleep(0.6)
+        assert not any(call.done() for call in calls), "while nobody waits, they may take their time"
+        for _ in range(2):
+            client.send(REQUEST)
+        assert {call.code() for call in calls} == {grpc.StatusCode.CANCELLED}
+        over.set()
+    receiver.stop(0)
+    assert counted(receiver) == {Why.TOO_MANY_LARGE: receiver_module.RECEIVED}
 
 
 def test_a_call_whose_turn_to_be_received_does_not_come_is_to_be_sent_again(
@@ -200,12 +227,12 @@ def test_a_call_whose_turn_to_be_received_does_not_come_is_to_be_sent_again(
 ) -> None:
     monkeypatch.setattr(receiver_module, "RECEIVE_SECONDS", 0.05)
     for _ in range(receiver_module.RECEIVED):
-        receiver._receiving.acquire()
+        receiver._turns._free.acquire()
     error = refusal(client, REQUEST)
     assert code_of(error) is grpc.StatusCode.UNAVAILABLE
     assert retry_delay(error) is not None
     for _ in range(receiver_module.RECEIVED):
-        receiver._receiving.release()
+        receiver._turns._free.release()
     client.send(REQUEST)
     assert counted(receiver) == {Why.TOO_MANY_LARGE: 1}
 
@@ -324,6 +351,41 @@ def health(port: int, service: str = "") -> int:
             response_deserializer=HealthCheckResponse.FromString,
         )
         return int(check(HealthCheckRequest(service=service), timeout=10).status)
+
+
+def test_its_health_can_be_asked_while_all_threads_wait_for_a_disk(
+    receiver: Receiver, client: Client, engine: Engine
+) -> None:
+    engine.hold = True
+    answers = [client.send_later(REQUEST) for _ in range(receiver_module.HANDLERS + 5)]
+    eventually(lambda: len(engine.taken) == receiver_module.HANDLERS)
+    assert health(receiver.port) == HealthCheckResponse.SERVING
+    engine.hold = False
+    for pending in engine.taken:
+        pending.done.set_result(None)
+    for answer in answers:
+        answer.result()
+
+
+def test_whoever_asks_for_its_health_and_says_nothing_keeps_nobody_from_asking(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver._health._turns, "_seconds", 0.2)
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(30)
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{receiver.port}", options=DIRECT) as silent:
+        check: grpc.StreamUnaryMultiCallable[bytes, bytes] = silent.stream_unary("/grpc.health.v1.Health/Check")
+        calls = [check.future(nothing()) for _ in range(2 * health_module.THREADS)]
+        eventually(lambda: receiver._health._turns.taken == health_module.RECEIVED)
+        assert health(receiver.port) == HealthCheckResponse.SERVING
+        over.set()
+        for call in calls:
+            with pytest.raises(grpc.RpcError):
+                call.result()
 
 
 @pytest.mark.parametrize("service", ["", LOGS_SERVICE])
