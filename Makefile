@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 RUN := PYTHONPATH=. $(BIN)/python
+# What downloads has a second attempt, as a connection may break.
+twice = $(1) || { echo "once more, in 5 seconds" >&2; sleep 5; $(1); }
 MINUTES ?= 10
 FRAMEWORKS := .cache/frameworks
 PEERS := .cache/peers
@@ -98,12 +100,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo: $(BIN)/python requirements-demo.lock pyproject.toml
-	$(INSTALL) --require-hashes --requirement requirements-demo.lock
+	$(call twice,$(INSTALL) --require-hashes --requirement requirements-demo.lock)
 	$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/dev: $(BIN)/python requirements.lock pyproject.toml
-	$(INSTALL) --require-hashes --requirement requirements.lock
+	$(call twice,$(INSTALL) --require-hashes --requirement requirements.lock)
 	$(INSTALL) --no-build-isolation --editable .
 	@touch $@ $(VENV)/demo
 

@@ -1,5 +1,6 @@
 """What all tests share: the real servers, built before the first test that needs them."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ TESTS = Path(__file__).parent
 # What several processes and the clock take part in may miss its time on a machine that is busy beyond measure: it gets
 # a second attempt, some seconds later, which the summary lists (-ra). Everything else has one.
 TIMED = {"conformance", "documentation", "faults", "integration", "monitoring", "packaging", "page", "scaling"}
+
+
+def pytest_configure() -> None:
+    """Whoever ends a run, ends its servers: as with Ctrl-C, fixtures are taken down, and nothing goes on running."""
+    for ending in (signal.SIGINT, signal.SIGTERM):  # the first is ignored where a shell has started the run beside it
+        signal.signal(ending, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

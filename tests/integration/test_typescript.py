@@ -21,7 +21,10 @@ from tests.stack.processes import start_collector
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "examples" / "typescript"
 
-pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm here")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm here"),
+    pytest.mark.timeout(300),  # it installs
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the example with what it needs, built."""
     folder = tmp_path_factory.mktemp("typescript") / "example"
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("node_modules", "build"))
-    run(folder, "npm", "ci", "--silent")
+    run(folder, "npm", "ci", "--silent", "--fetch-retries=5", "--no-audit", "--no-fund")
     run(folder, "npm", "run", "--silent", "build")
     return folder
 

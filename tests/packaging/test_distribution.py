@@ -47,6 +47,9 @@ reveal_type(emitter.close)
 """
 
 
+pytestmark = pytest.mark.timeout(300)  # it installs
+
+
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the source distribution."""

@@ -20,6 +20,7 @@ from tests.conversing import Servers, demo_servers, hold_conversation
 from tests.page import calls
 from tests.page.browser import NEEDS_CHROMIUM, opened
 from tests.sidecar import Backend, Client
+from tests.unit.sidecar.rig import eventually
 
 COMMAND = Path(sys.executable).with_name("realtime-otel")
 SPEED = 2.0
@@ -144,22 +145,25 @@ def test_with_an_endpoint_spans_go_there_too() -> None:
     with Backend() as backend, running("--endpoint", backend.endpoint) as dev, Client(dev.port) as client:
         client.send(calls.recorded().request())
         backend.wait_until(lambda: len(backend.accepted) > 0)
-        with urllib.request.urlopen(f"{dev.url}conversations") as answer:  # noqa: S310 - of the test
-            assert b'"turns":2' in answer.read()
+
+        def shown() -> bytes:
+            with urllib.request.urlopen(f"{dev.url}conversations") as answer:  # noqa: S310 - of the test
+                return bytes(answer.read())
+
+        eventually(lambda: b'"turns":2' in shown())
 
 
 def test_only_the_newest_are_kept() -> None:
     with running("--keep", 2) as dev, Client(dev.port) as client:
         for number in range(4):
             client.send(calls.recorded(name=f"stream-{number}").request())
-        streams: list[str] = []
-        for _ in range(100):
+
+        def streams() -> list[str]:
             with urllib.request.urlopen(f"{dev.url}conversations") as answer:  # noqa: S310 - of the test
-                streams = re.findall(r'"stream":"([^"]*)"', answer.read().decode())
-            if "stream-3" in streams:
-                break
-        assert len(streams) == 2
-        assert "stream-3" in streams
+                return re.findall(r'"stream":"([^"]*)"', answer.read().decode())
+
+        eventually(lambda: "stream-3" in streams())
+        assert len(streams()) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,19 @@
-"""A real Kafka broker on loopback: one node, its own controller, from jars that Maven copies once."""
+"""A real Kafka broker on loopback: one node, its own controller."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import shutil
 import subprocess
 import uuid
 from pathlib import Path
-from typing import Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.stack.build import HERE, cache_folder
+from tests.stack.build import ensure_kafka, kafka_lacks
 from tests.stack.processes import Process, Server, address
 
-POM: Final = HERE / "kafka" / "pom.xml"
-BUILD_SECONDS = 600
 START_SECONDS = 120.0
 """Three of them on a machine that has nothing else to do."""
 MESSAGE_BYTES = 33_554_432
@@ -53,25 +48,8 @@ JAVA = ("-Xmx512m", "-Djava.net.preferIPv4Stack=true", "-XX:+UseSerialGC", "-XX:
 
 def missing() -> str:
     """Why no broker can be started here; empty if one can."""
-    tools = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
-    return f"a Kafka broker needs {' and '.join(tools)}: apt-get install openjdk-17-jre-headless maven" if tools else ""
-
-
-def ensure_jars() -> Path:
-    """The folder of the broker's jars, fetched if the cache does not have it."""
-    jars = cache_folder() / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:16]}"
-    if not jars.exists():
-        made = jars.with_name(f"{jars.name}.{uuid.uuid4().hex}")
-        copy = ("dependency:copy-dependencies", f"-DoutputDirectory={made}", "-DincludeScope=runtime")
-        command: list[str | Path] = ["mvn", "-B", "-ntp", "-q", "-f", POM, *copy]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILD_SECONDS)
-        if done.returncode != 0:
-            raise RuntimeError(f"Kafka's jars could not be fetched: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-        try:
-            made.rename(jars)
-        except OSError:  # another process was faster
-            shutil.rmtree(made)
-    return jars
+    tools = " and ".join(kafka_lacks())
+    return f"a Kafka broker needs {tools}: apt-get install default-jre-headless maven" if tools else ""
 
 
 class Broker(Server):
@@ -84,7 +62,7 @@ class Broker(Server):
         properties = folder / "server.properties"
         given = {"broker": self.endpoint, "controller": controller, "folder": folder / "data"}
         properties.write_text(PROPERTIES.format(message_bytes=MESSAGE_BYTES, **given))
-        java = ["java", *JAVA, "-cp", f"{ensure_jars()}/*"]
+        java = ["java", *JAVA, "-cp", f"{ensure_kafka()}/*"]
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         done = subprocess.run(
             [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", properties],

@@ -1,8 +1,9 @@
-"""Build the real OpenTelemetry Collector, Jaeger, Prometheus and kustomize from their Go modules, once.
+"""Build the real OpenTelemetry Collector, Jaeger, Prometheus and kustomize from their Go modules, fetch Kafka; once.
 
 Tests run against the programs that users run, so nothing about the wire is only believed. The binaries come from the Go
-module proxy alone (no container images, no release downloads), at the versions that the manifests in this folder name.
-They stay in a cache folder under a name with the hash of their manifests, so a changed manifest is a new build.
+module proxy alone, Kafka's jars from Maven's (no container images, no release downloads), at the versions that the
+manifests in this folder name. They stay in a cache folder under a name with the hash of their manifests, so a changed
+manifest is a new build.
 
     python -m tests.stack.build      # from the root of the checkout: builds all, prints their paths
 """
@@ -34,6 +35,11 @@ OLDEST_BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.130.0"
 # The newest `go` line among the modules of all builds. GOTOOLCHAIN=local keeps Go from downloading another Go.
 GO_NEEDED = (1, 26)
 BUILD_TIMEOUT_SECONDS = 30 * 60
+ATTEMPTS = 2
+"""Where a build fails it is most often a download that broke; what was fetched before is not fetched again."""
+LAST_LINES = 15
+"""Of a log, for an error."""
+KAFKA_POM = HERE / "kafka" / "pom.xml"
 
 
 class StackBuildError(RuntimeError):
@@ -131,12 +137,18 @@ def _locked(path: Path) -> Iterator[None]:
 def _build(recipe: Recipe, cache: Path, binary: Path) -> None:
     """Build in a folder of its own and rename at the end, so that a build that was cut off leaves no half binary."""
     toolchain = _toolchain()
-    log = cache / f"{recipe.name}.log"
-    log.unlink(missing_ok=True)
-    print(f"building {recipe.name} (a few minutes, once; log: {log})", file=sys.stderr, flush=True)
+    log = _begun(recipe.name, cache)
     with tempfile.TemporaryDirectory(prefix=f"{recipe.name}-", dir=cache) as work:
         built = recipe.build(toolchain, Path(work), log)
         built.rename(binary)
+
+
+def _begun(name: str, cache: Path) -> Path:
+    """Say that it is built now; where its log is to be."""
+    log = cache / f"{name}.log"
+    log.unlink(missing_ok=True)
+    print(f"building {name} (a few minutes, once; log: {log})", file=sys.stderr, flush=True)
+    return log
 
 
 def _collector(name: str, builder: str) -> Recipe:
@@ -145,7 +157,7 @@ def _collector(name: str, builder: str) -> Recipe:
 
     def build(toolchain: Toolchain, work: Path, log: Path) -> Path:
         shutil.copy(manifest, work)
-        _run(name, [toolchain.go, "run", builder, "--config", manifest.name], toolchain, work, log)
+        _run(name, [toolchain.go, "run", builder, "--config", manifest.name], toolchain.environment, work, log)
         return work / "build" / "otelcol"
 
     return Recipe(name, (manifest,), build)
@@ -168,7 +180,7 @@ def _tool(name: str, package: str, *, module: str = "", tags: str = "") -> Recip
             name,
             package,
         ]
-        _run(name, command, toolchain, work, log)
+        _run(name, command, toolchain.environment, work, log)
         return work / name
 
     return Recipe(name, (folder / "go.mod", folder / "go.sum"), build, tags)
@@ -184,32 +196,61 @@ KUSTOMIZE = _tool("kustomize", "sigs.k8s.io/kustomize/kustomize/v5")
 RECIPES = (COLLECTOR, JAEGER, PROMETHEUS, PROMTOOL, KUSTOMIZE)
 
 
-def ensure_all() -> None:
-    """Build what the cache does not have."""
-    for recipe in RECIPES:
-        _ensure(recipe)
+def kafka_lacks() -> list[str]:
+    """The tools that a Kafka broker needs, and that this machine does not have."""
+    return [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
 
 
-def _run(name: str, command: list[str | Path], toolchain: Toolchain, work: Path, log: Path) -> None:
+def ensure_kafka() -> Path:
+    """The folder of the broker's jars, fetched if the cache does not have it."""
+    cache = cache_folder()
+    jars = cache / f"kafka-{hashlib.sha256(KAFKA_POM.read_bytes()).hexdigest()[:16]}"
+    if jars.exists():
+        return jars
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / "kafka.lock"):
+        if not jars.exists():
+            log = _begun("kafka", cache)
+            with tempfile.TemporaryDirectory(prefix="kafka-", dir=cache) as work:
+                copy = ("dependency:copy-dependencies", f"-DoutputDirectory={work}/jars", "-DincludeScope=runtime")
+                command: list[str | Path] = ["mvn", "-B", "-ntp", "-q", "-f", KAFKA_POM, *copy]
+                _run("kafka", command, dict(os.environ), Path(work), log)
+                Path(work, "jars").rename(jars)
+    return jars
+
+
+def ensure_all() -> dict[str, Path]:
+    """Build and fetch what the cache does not have; Kafka where there are the tools for it. The paths, by name."""
+    paths = {recipe.name: _ensure(recipe) for recipe in RECIPES}
+    return paths if kafka_lacks() else paths | {"kafka": ensure_kafka()}
+
+
+def _run(name: str, command: list[str | Path], environment: dict[str, str], work: Path, log: Path) -> None:
     words = shlex.join(map(str, command))
     with log.open("a") as output:
-        print("$", words, file=output, flush=True)
-        try:
-            done = subprocess.run(
-                command,
-                cwd=work,
-                env=toolchain.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=BUILD_TIMEOUT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise StackBuildError(f"{name} was not built within {BUILD_TIMEOUT_SECONDS} s; the log is {log}") from None
-    if done.returncode != 0:
-        last = log.read_text(errors="replace").splitlines()[-1]
-        raise StackBuildError(f"{name} could not be built: `{words}` ended with {last!r}; the log is {log}")
+        for _ in range(ATTEMPTS):
+            print("$", words, file=output, flush=True)
+            try:
+                done = subprocess.run(
+                    command,
+                    cwd=work,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    timeout=BUILD_TIMEOUT_SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                said = f"{name} was not built within {BUILD_TIMEOUT_SECONDS} s; the log is {log}"
+                raise StackBuildError(said) from None
+            if done.returncode == 0:
+                return
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+    raise StackBuildError(
+        f"{name} could not be built, in {ATTEMPTS} attempts. Can the package registries be reached from here? The log, "
+        f"{log}, ends so:\n{last}"
+    )
 
 
 def _toolchain() -> Toolchain:
@@ -222,6 +263,7 @@ def _toolchain() -> Toolchain:
         "GOWORK": "off",
         "CGO_ENABLED": "0",  # static binaries, which also run in images without a C library
     }
+    environment.setdefault("HOME", str(cache_folder()))  # below which Go keeps what it has fetched
     return Toolchain(go, environment)
 
 
@@ -278,8 +320,8 @@ def _go_version(go: Path) -> tuple[int, ...]:
 def main() -> int:
     """Build all; the exit code says whether that worked."""
     try:
-        for recipe in RECIPES:
-            print(recipe.name, _ensure(recipe))
+        for name, path in ensure_all().items():
+            print(name, path)
     except StackBuildError as error:
         print(error, file=sys.stderr)
         return 1
