@@ -3,16 +3,18 @@ ARG PYTHON_IMAGE=python:3.13-slim
 
 # Everything that is installed is pinned by hash, the build backend too; so pip asks the registry for nothing else.
 FROM ${PYTHON_IMAGE} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/realtime-otel/bin:$PATH
-# pip is the base image's own, so the environment that the images take over has none.
-RUN python3 -m venv --without-pip /opt/realtime-otel
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# pip is the base image's own, and the build backend has an environment to itself: the images take over neither.
+RUN python3 -m venv --without-pip /opt/realtime-otel && python3 -m venv --without-pip /opt/build
 WORKDIR /src
-COPY requirements-sidecar.lock ./
-RUN pip --python /opt/realtime-otel/bin/python install --require-hashes --no-deps -r requirements-sidecar.lock
+COPY requirements-build.lock requirements-sidecar.lock ./
+RUN pip --python /opt/build/bin/python install --require-hashes --no-deps -r requirements-build.lock \
+  && pip --python /opt/realtime-otel/bin/python install --require-hashes --no-deps -r requirements-sidecar.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY emitter emitter
 COPY collector_sidecar collector_sidecar
-RUN pip --python /opt/realtime-otel/bin/python install --no-deps --no-build-isolation .
+RUN pip --python /opt/build/bin/python wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+  && pip --python /opt/realtime-otel/bin/python install --no-deps /dist/*.whl
 
 FROM build AS build-demo
 COPY requirements-demo.lock ./

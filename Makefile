@@ -88,7 +88,8 @@ pictures: $(VENV)/dev
 lock: $(VENV)/dev
 	$(call compile,requirements.lock,--extra sidecar --extra agents --group dev pyproject.toml)
 	$(call compile,requirements-demo.lock,--extra sidecar --extra agents --group demo pyproject.toml)
-	$(call compile,requirements-sidecar.lock,--extra sidecar --group build pyproject.toml)
+	$(call compile,requirements-sidecar.lock,--extra sidecar pyproject.toml)
+	$(call compile,requirements-build.lock,--group build)
 	$(call compile,requirements-go.lock,--group go)
 	$(call compile,requirements-frameworks.lock,--group frameworks pyproject.toml)
 	$(call compile,requirements-peers.lock,--group peers)
