@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +150,7 @@ def running(
     overlays: Sequence[Path] = (),
     traces: str = "",
     stitched: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Chain]:
     """Start everything.
 
@@ -157,6 +158,7 @@ def running(
         flags: more of the sidecar's.
         traces: where the Collector sends spans, if not to Jaeger.
         stitched: where the Collector takes what the sidecar sends, if that matters.
+        environment: more of the Collector's.
     """
     listen, stitched = address(), stitched or address()
     with ExitStack() as stack:
@@ -170,7 +172,7 @@ def running(
                 sidecar_endpoint=listen,
                 traces_endpoint=traces or jaeger.otlp_endpoint,
                 overlays=overlays,
-                environment={"OTELCOL_STITCHED_ENDPOINT": stitched},
+                environment={"OTELCOL_STITCHED_ENDPOINT": stitched, **(environment or {})},
             )
         )
         config = prometheus_config(folder, collector, rules)

@@ -20,16 +20,19 @@ import yaml
 
 from tests import conversations as talk
 from tests.conversations import Conversation, server
+from tests.faults.suite.routes import KAFKA
 from tests.monitoring import boards, runbook
 from tests.monitoring.chain import AGENT, RULES, SECOND, Chain, eventually, running, scenario
 from tests.monitoring.relay import RejectingRelay
-from tests.monitoring.rules import ALERTS, ONLY_AFTER_A_FAILURE
+from tests.monitoring.rules import ALERTS, ONLY_AFTER_A_FAILURE, ONLY_WITH_KAFKA
 from tests.sidecar import Client, record
-from tests.stack.processes import ROOT, address
+from tests.stack import broker
+from tests.stack.processes import ROOT, address, start_collector
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
 FASTER: Final = 30
+(UNREAD,) = ONLY_WITH_KAFKA
 STREAMS: Final = ROOT / "tests" / "scenarios" / "streams"
 SMALL_QUEUE: Final = """
 exporters:
@@ -207,6 +210,36 @@ def test_parts_that_are_down_are_told(tmp_path: Path) -> None:
         chain.collector.kill()
         assert_fire(chain, ["CollectorDown"])
         follow(tmp_path, chain, ["CollectorDown"])
+
+
+@pytest.mark.skipif(bool(broker.missing()), reason=broker.missing())
+def test_what_nobody_reads_out_of_kafka_is_told(tmp_path: Path) -> None:
+    hurry = tmp_path / "hurry.yaml"
+    hurry.write_text("receivers: {kafka_metrics: {collection_interval: 1s}}")
+    behind_folder = tmp_path / "behind"
+    behind_folder.mkdir()
+    with broker.Broker(tmp_path / "kafka", "realtime-records") as kafka:
+        brokers = {"KAFKA_BROKERS": kafka.endpoint}
+        before = [KAFKA / "to-kafka.yaml", hurry]
+        with running(tmp_path, rules=hurried(tmp_path), overlays=before, environment=brokers) as chain:
+            behind = start_collector(
+                behind_folder,
+                sidecar_endpoint=f"127.0.0.1:{chain.sidecar.port}",
+                overlays=[KAFKA / "from-kafka.yaml"],
+                environment=brokers,
+            )
+            with behind:
+                chain.send(conversation(SLOW, "read"))
+                chain.eventually("sum(openai_realtime_sessions_ended_total) == 1")
+                chain.eventually(f"{UNREAD} == 0")
+                assert "RecordsWaitInKafka" not in firing(chain)
+                behind.kill()
+                chain.send(*(conversation(SLOW, f"unread-{number}") for number in range(6)))
+                assert_fire(chain, ["RecordsWaitInKafka"])
+                follow(tmp_path, chain, ["RecordsWaitInKafka"])
+                behind.start()
+                chain.eventually(f"{UNREAD} == 0")
+                eventually(lambda: "RecordsWaitInKafka" not in firing(chain), "they are read again", timeout=30)
 
 
 def test_no_alert_is_left_out() -> None:
