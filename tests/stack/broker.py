@@ -65,7 +65,7 @@ class Broker(Server):
         java = ["java", *JAVA, "-cp", f"{ensure_kafka()}/*"]
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         done = subprocess.run(
-            [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", properties],
+            [*java, "kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster}", "-c", properties],
             capture_output=True,
             text=True,
             check=False,
