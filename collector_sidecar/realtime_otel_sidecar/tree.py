@@ -9,18 +9,22 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from rich.console import Console, Group, JustifyMethod
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from realtime_otel import contract
 
+from .messages import said
 from .otlp.values import values_of
 from .stitch import attributes as key
 from .stitch.build import ENDED, STARTED
 
 NANOSECONDS = 1_000_000_000
 PLAIN_WIDTH = 160
+MOST_WORDS = 100
+"""Characters of what was said, or of what a tool was given, in a line."""
 STYLES = {"completed": "green", "session_closed": "green", "silence": "yellow", "interrupted": "yellow"}
 LINKS = {
     "answers": "answers",
@@ -29,6 +33,16 @@ LINKS = {
     "continues": "continues",
     "transcribes": "of",
 }
+QUALITY = {
+    key.RECORDS_MISSING: "{} records missing",
+    key.RECORDS_DROPPED: "{} records dropped by the emitter",
+    key.GAPS_CUT_SHORT: "{} gaps given up early",
+    key.SPANS_EVICTED: "{} spans evicted",
+    key.ITEMS_FORGOTTEN: "{} items forgotten",
+    key.BODIES_UNREADABLE: "{} bodies unreadable",
+    key.EVENTS_UNKNOWN: "{} unknown events",
+}
+"""What a session says of its own data; of inferred ends each span says so."""
 CONTROL = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}")
 """Characters that a terminal obeys, where names and messages are a stranger's."""
 
@@ -42,6 +56,22 @@ class Row:
     start: int
     duration: int | None
     notes: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """A table without the blanks to its right, which would come along when it is copied."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in console.render_lines(self.table, options, pad=False):
+            while line and not line[-1].text.strip():
+                line.pop()
+            yield from line[:-1]
+            if line:
+                yield Segment(line[-1].text.rstrip(), line[-1].style)
+            yield Segment.line()
 
 
 def console() -> Console:
@@ -60,7 +90,7 @@ def render(requests: Iterable[ExportTraceServiceRequest]) -> Group:
     return Group(*(_render_trace(trace_id, spans) for trace_id, spans in traces.items()))
 
 
-def _render_trace(trace_id: bytes, spans: dict[bytes, Span]) -> Table:
+def _render_trace(trace_id: bytes, spans: dict[bytes, Span]) -> Trimmed:
     table = Table.grid(padding=(0, 2))
     table.title = f"trace {trace_id.hex()}"
     table.title_justify, table.title_style = "left", "bold"
@@ -74,7 +104,7 @@ def _render_trace(trace_id: bytes, spans: dict[bytes, Span]) -> Table:
             duration = "" if row.duration is None else f"{row.duration / NANOSECONDS:.3f} s"
             name = Text(row.guide, style="dim") + harmless(row.name)
             table.add_row(name, f"+{(row.start - origin) / NANOSECONDS:.3f} s", duration, harmless(row.notes))
-    return table
+    return Trimmed(table)
 
 
 def harmless(text: Text) -> Text:
@@ -102,22 +132,48 @@ def _rows(span: Span, spans: dict[bytes, Span], guide: str, indent: str) -> Iter
 def _event_row(event: Span.Event, guide: str) -> Row:
     values = values_of(event.attributes)
     if event.name != "log":
-        notes = " ".join(str(values[name]) for name in (key.ERROR_TYPE, key.ERROR_CODE) if name in values)
-        return Row(guide, Text("· " + event.name, style="dim"), event.time_unix_nano, None, Text(notes))
+        return Row(guide, Text("· " + event.name, style="dim"), event.time_unix_nano, None, Text(_told(values)))
     message = values.get(key.LOG_MESSAGE, "(message not captured)")
     name = Text(f"· {values.get(key.LOG_SEVERITY, '')} {values.get(key.LOG_LOGGER, '')}", style="cyan")
     return Row(guide, name, event.time_unix_nano, None, Text(str(message), style="cyan"))
 
 
+def _told(values: dict[str, Any]) -> str:
+    """What an event of the protocol, or of the framework, says that is worth a word."""
+    if key.HANDED_TO in values:
+        return f"{values.get(key.HANDED_FROM, '?')} → {values[key.HANDED_TO]}"
+    if isinstance(tripped := values.get(key.GUARDRAILS), list | tuple):
+        return ", ".join(map(str, tripped))
+    return " ".join(str(values[name]) for name in (key.ERROR_TYPE, key.ERROR_CODE, key.ERROR_MESSAGE) if name in values)
+
+
+def _content(span: Span, values: dict[str, Any]) -> Iterator[Text]:
+    """What was said, or what a tool was given and gave back, where that was captured."""
+    if words := said(
+        _text(values, key.INPUT_MESSAGES if span.name in (key.SPEECH, key.TRANSCRIPT) else key.OUTPUT_MESSAGES)
+    ):
+        yield Text(f"“{_short(words)}”", style="italic")
+    if given := _text(values, key.ARGUMENTS):
+        yield Text(_short(given), style="italic")
+    if result := _text(values, key.RESULT):
+        yield Text(f"gave {_short(result)}", style="italic")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_WORDS else text[: MOST_WORDS - 1] + "…"
+
+
 def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
     """What is worth a word: why it ended, tokens, latencies, links."""
     values = values_of(span.attributes)
-    notes: list[Text] = []
+    notes = list(_content(span, values))
     if reason := values.get(key.CLOSE_REASON):
         inferred = " (inferred)" if values.get(key.CLOSE_INFERRED) else ""
         notes.append(Text(f"{reason}{inferred}", style=STYLES.get(str(reason), "red")))
     if span.name == key.SPEECH:
         notes.append(Text(f"turn {values.get(key.TURN_INDEX)}"))
+    if values.get(key.TRANSCRIPTION) == "failed":
+        notes.append(Text(f"not transcribed: {values.get(key.TRANSCRIPTION_ERROR, 'failed')}", style="red"))
     if values.get(key.IDLE_TIMEOUT):
         notes.append(Text("nobody spoke"))
     if values.get(key.OUT_OF_BAND):
@@ -145,9 +201,17 @@ def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
         notes.append(
             Text(f"{kind} {_label(target)}" if target is not None else f"{kind} {link.span_id.hex()}", style="dim")
         )
-    if unknown := values.get(key.EVENTS_UNKNOWN):
-        notes.append(Text(f"{unknown} unknown events", style="yellow"))
+    for name, text in QUALITY.items():
+        if (count := _number(values, name)) is not None and count > 0:
+            notes.append(Text(_counted(text, count), style="yellow"))
     return Text(", ").join(notes)
+
+
+def _counted(text: str, count: float) -> str:
+    """``text`` has its noun, in the plural, as the second word."""
+    number, noun, *rest = text.format(f"{count:,.0f}").split()
+    singular = {"bodies": "body"}.get(noun, noun.removesuffix("s"))
+    return " ".join([number, singular if count == 1 else noun, *rest])
 
 
 def _label(span: Span) -> str:
@@ -161,6 +225,11 @@ def _by_start(one: Span | Span.Event) -> tuple[int, int]:
     if isinstance(one, Span):
         return one.start_time_unix_nano, -one.end_time_unix_nano
     return one.time_unix_nano, 0
+
+
+def _text(values: dict[str, Any], name: str) -> str:
+    value = values.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _number(values: dict[str, Any], name: str) -> float | None:

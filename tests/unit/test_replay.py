@@ -436,3 +436,36 @@ def test_with_content_off_no_string_of_an_unknown_event_appears_anywhere(
     tmp_path_factory: pytest.TempPathFactory, event: dict[str, Any], kind: str
 ) -> None:
     check_silence(tmp_path_factory.mktemp("canary"), [("server", event | {"type": kind})])
+
+
+# --- The tree -------------------------------------------------------------------------------------------------------
+
+STREAMS = Path(__file__).parents[1] / "scenarios" / "streams"
+
+
+def tree(name: str, *flags: str) -> str:
+    return ran(STREAMS / f"{name}.jsonl", *flags).stdout
+
+
+def test_the_tree_has_what_was_said_and_what_tools_were_given_if_it_is_asked_for() -> None:
+    said = ("“What is the weather in Aldermoor?”", '{"town":"Aldermoor"}', "gave sunny, 20 degrees", "“It is sunny in")
+
+    assert [words for words in said if words not in tree("one-tool", "--content")] == []
+    assert [words for words in said if words in tree("one-tool")] == []
+
+
+@pytest.mark.parametrize(
+    ("stream", "told"),
+    [
+        ("transcript-failed", "not transcribed: audio_unintelligible"),
+        ("handoff", "greeter → billing"),
+        ("guardrail", "no_medical_advice"),
+        ("unknown-events", "5 unknown events"),
+    ],
+)
+def test_the_tree_tells_what_went_wrong_or_changed(stream: str, told: str) -> None:
+    assert told in tree(stream)
+
+
+def test_the_tree_has_no_blanks_at_the_ends_of_its_lines() -> None:
+    assert [line for line in tree("one-tool").splitlines() if line != line.rstrip()] == []

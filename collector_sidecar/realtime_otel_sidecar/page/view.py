@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from ..messages import said
 from ..otlp.values import values_of
 from ..stitch import attributes as key
 from ..stitch.build import ENDED, STARTED
@@ -105,15 +105,15 @@ def _of_role(seen: Seen, origin: int, audio: Audio | None, late: str) -> Data:
     """What only such a span has."""
     match seen.role:
         case "user":
-            data: Data = {"text": _said(seen.text(key.INPUT_MESSAGES)) or late}
+            data: Data = {"text": said(seen.text(key.INPUT_MESSAGES)) or late}
             if key.CUT_RESPONSE in seen.values:
                 names = (key.CUT_PHASE, key.HEARD, key.GENERATED)
                 data["cut"] = dict(zip(("phase", "heard", "generated"), map(seen.values.get, names), strict=True))
             return data
         case "transcript":
-            return {"text": _said(seen.text(key.INPUT_MESSAGES))}
+            return {"text": said(seen.text(key.INPUT_MESSAGES))}
         case "agent":
-            return {"text": _said(seen.text(key.OUTPUT_MESSAGES)), **_audio(audio, origin), **_wait(seen, origin)}
+            return {"text": said(seen.text(key.OUTPUT_MESSAGES)), **_audio(audio, origin), **_wait(seen, origin)}
         case "playback":
             return _wait(seen, origin)
         case "tool":
@@ -172,24 +172,8 @@ def _link(link: Span.Link) -> Data:
 def _late_transcripts(spans: Sequence[Seen]) -> dict[str, str]:
     """Texts that came after their user_speech had left, by the id of the speech's span."""
     return {
-        link.span_id.hex(): _said(seen.text(key.INPUT_MESSAGES))
+        link.span_id.hex(): said(seen.text(key.INPUT_MESSAGES))
         for seen in spans
         if seen.role == "transcript"
         for link in seen.span.links
     }
-
-
-def _said(messages: str) -> str:
-    """The texts in messages as the GenAI conventions write them; nothing for what was cut, or is something else."""
-    try:
-        return " ".join(_texts(json.loads(messages))) if messages else ""
-    except (ValueError, RecursionError):
-        return ""
-
-
-def _texts(messages: Any) -> Iterator[str]:
-    for message in messages if isinstance(messages, list) else []:
-        parts = message.get("parts") if isinstance(message, dict) else None
-        for part in parts if isinstance(parts, list) else []:
-            if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("content"), str):
-                yield part["content"].strip()

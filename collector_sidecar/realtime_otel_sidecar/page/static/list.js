@@ -3,6 +3,7 @@
 const COLUMNS = [
   ["Started", "", (each) => clock(each.started, { year: undefined })],
   ["Service", "", (each) => each.service || "—"],
+  ["State", "", state],
   ["Length", "number", (each) => lasting(each.length)],
   ["Turns", "number", (each) => each.counts.turns],
   ["Tools", "number", (each) => each.counts.tools],
@@ -34,7 +35,6 @@ function listView(conversations, live) {
     "tr",
     {},
     COLUMNS.map(([name, kind]) => el("th", { scope: "col", class: kind }, name)),
-    el("th", { scope: "col" }, "State"),
   );
   return [
     heading,
@@ -49,11 +49,11 @@ function listView(conversations, live) {
 function line(each) {
   const cells = COLUMNS.map(([name, kind, value], at) => {
     const bad = name === "Errors" && each.counts.errors > 0;
-    const text = String(value(each));
+    const shown = value(each);
     return el(
       "td",
       { class: `${kind}${bad ? " bad" : ""}`, "data-label": name },
-      at ? text : el("a", { href: `#${each.trace}` }, text),
+      at ? shown : el("a", { href: `#${each.trace}` }, shown),
     );
   });
   return el(
@@ -65,7 +65,6 @@ function line(each) {
       },
     },
     cells,
-    el("td", { "data-label": "State" }, state(each)),
   );
 }
 

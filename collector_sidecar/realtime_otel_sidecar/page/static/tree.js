@@ -105,11 +105,7 @@ function spanCells(span) {
 function eventCells(event) {
   const what = event.log
     ? [el("span", { class: "logger" }, event.log.severity), " ", event.log.message]
-    : [
-        event.name,
-        event.attributes["error.type"] ? ` ${event.attributes["error.type"]}` : "",
-        event.attributes["openai.realtime.error.code"] ? ` ${event.attributes["openai.realtime.error.code"]}` : "",
-      ];
+    : [event.name, " ", eventWords(event)];
   return [
     el("span", { class: "what" }, what),
     el("span", { class: "time" }, offset(event.at, 2)),

@@ -62,3 +62,15 @@ function spoken(span) {
 const cutWords = ({ audio }) =>
   `heard ${((audio.heard - audio.start) / 1000).toFixed(1)} of ${tenths(audio.end - audio.start)}`;
 const tenths = (ms) => `${(ms / 1000).toFixed(1)} s`;
+
+/** What an event tells beside its name: an error, a handoff, the guardrails that were tripped. */
+function eventWords({ attributes }) {
+  if (attributes["openai.realtime.handoff.to"])
+    return `${attributes["openai.realtime.handoff.from"] || "?"} → ${attributes["openai.realtime.handoff.to"]}`;
+  const tripped = attributes["openai.realtime.guardrails"];
+  if (Array.isArray(tripped)) return tripped.join(", ");
+  return ["error.type", "openai.realtime.error.code", "openai.realtime.error.message"]
+    .map((name) => attributes[name])
+    .filter(Boolean)
+    .join(" ");
+}
