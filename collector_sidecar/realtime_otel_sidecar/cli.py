@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+import realtime_otel
+
 MISSING_EXTRA = "realtime-otel: this command needs the sidecar: pip install 'realtime-otel[sidecar]' ({})"
 
 
@@ -32,7 +34,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
         command: argparse.ArgumentParser = flags.parser
         known = [option for action in command._actions for option in action.option_strings]
         meant = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1)
-        command.error(f"there is no {unknown[0]}" + (f"; {meant[0]} is meant?" if meant else ""))
+        command.error(f"there is no {unknown[0]}" + (f"; did you mean {meant[0]}?" if meant else ""))
     return flags
 
 
@@ -40,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     from .commands import adopt, check, dev, explain, health, replay, sidecar
 
     parser = argparse.ArgumentParser(prog="realtime-otel", description="Traces of OpenAI Realtime conversations.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {realtime_otel.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (sidecar, dev, check, explain, replay, health, adopt):
         command.add(commands)

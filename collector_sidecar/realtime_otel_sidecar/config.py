@@ -335,22 +335,6 @@ def _nanoseconds(seconds: float) -> int:
     return round(seconds * NANOSECONDS)
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag for each setting."""
-    for each in fields(Settings):
-        add_flag(parser, each, f"{shown_default(each)}; {environment_name(each)}")
-
-
-def add_flag(parser: argparse.ArgumentParser, each: Field[Any], default: str) -> None:
-    """The flag of one setting; ``default``: what its help says of it."""
-    flag = "--" + each.name.replace("_", "-")
-    text = f"{each.metadata['help']} (default: {default})"
-    if each.type in (bool, "bool"):
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-    else:
-        parser.add_argument(flag, default=None, metavar=str(each.type).upper(), help=text)
-
-
 def named(name: str) -> Field[Any]:
     """The setting of this name."""
     return next(each for each in fields(Settings) if each.name == name)
@@ -418,8 +402,6 @@ __all__: Sequence[str] = [
     "Export",
     "Settings",
     "SettingsError",
-    "add_flag",
-    "add_flags",
     "endpoint_url",
     "environment_name",
     "is_loopback",

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from realtime_otel_sidecar.config import Settings
 from realtime_otel_sidecar.store.folder import NAME
 from tests.unit.sidecar.rig import Rig
 
 Prepare = Callable[[Path], list[str]]
+
+SCREEN_LINES: Final = 44
+SCREEN_COLUMNS: Final = 80
 
 
 def typed(*words: str) -> tuple[int, str]:
@@ -39,8 +47,8 @@ def test_a_port_that_is_in_use_is_said_with_what_to_do(command: str, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "status", "expected"),
     [
-        (["sidecar", "--lisen", "x"], 2, "there is no --lisen; --listen is meant?"),
-        (["replay", "x", "--htlm=page.html"], 2, "there is no --htlm=page.html; --html is meant?"),
+        (["sidecar", "--lisen", "x"], 2, "there is no --lisen; did you mean --listen?"),
+        (["replay", "x", "--htlm=page.html"], 2, "there is no --htlm=page.html; did you mean --html?"),
         (["frobnicate"], 2, "invalid choice: 'frobnicate' (choose from"),
         (["sidecar", "--endpoint", "ftp://x"], 1, "endpoint is 'ftp://x'; it must be http://host:port"),
         (["sidecar", "--settle", "soon"], 1, "--settle is 'soon'; it must be a number"),
@@ -90,3 +98,30 @@ def test_a_folder_that_cannot_be_one_is_named(tmp_path: Path) -> None:
 
     assert status == 1
     assert f"the data directory {tmp_path / 'data'} cannot be used" in said
+
+
+@pytest.mark.parametrize("command", ["", "sidecar", "dev", "check", "explain", "replay", "health", "adopt"])
+def test_help_fits_a_screen_and_says_where_the_rest_is(command: str) -> None:
+    shown = helped(*command.split(), "--help")
+
+    assert len(shown.splitlines()) <= SCREEN_LINES
+    assert max(map(len, shown.splitlines())) <= SCREEN_COLUMNS
+    if "--help-all" in shown:
+        assert len(helped(command, "--help-all")) > len(shown)
+
+
+def test_the_whole_help_has_every_setting() -> None:
+    shown = helped("sidecar", "--help-all")
+
+    assert [each.name for each in fields(Settings) if f"--{each.name.replace('_', '-')}" not in shown] == []
+
+
+def test_the_version_is_the_packages() -> None:
+    assert helped("--version") == f"realtime-otel {version('realtime-otel')}\n"
+
+
+def helped(*words: str) -> str:
+    """What the command prints to somebody with a terminal of 80 columns."""
+    command = [sys.executable, "-m", "realtime_otel_sidecar.cli", *words]
+    screen = os.environ | {"COLUMNS": str(SCREEN_COLUMNS)}
+    return subprocess.run(command, env=screen, capture_output=True, text=True, timeout=30, check=True).stdout

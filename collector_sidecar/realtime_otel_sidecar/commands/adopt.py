@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import SettingsError, add_flag, named, settings_from, shown_default
+from ..config import SettingsError, settings_from
 from . import fail
+from .flags import add_flag
 
 if TYPE_CHECKING:
     from . import Commands
@@ -23,7 +24,7 @@ def add(commands: Commands) -> None:
     adopt = commands.add_parser("adopt", help="take over the data of a sidecar that is gone", description=DESCRIPTION)
     adopt.add_argument("source", metavar="DIR", type=Path)
     adopt.add_argument("--end", action="store_true", help="end its open conversations, instead of waiting for more")
-    add_flag(adopt, named("data_dir"), shown_default(named("data_dir")))
+    add_flag(adopt, "data_dir")
     adopt.set_defaults(run=_run)
 
 

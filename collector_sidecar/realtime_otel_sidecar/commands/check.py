@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from ..config import Settings, SettingsError, add_flag, named, settings_from, shown_default
+from ..config import Settings, SettingsError, settings_from
 from . import fail
+from .flags import add_flag, help_all, rare
 
 if TYPE_CHECKING:
     from ..checks.steps import Step
@@ -41,6 +42,7 @@ STATUS = "Exit status: 0 all of it works, 1 something does not."
 
 def add(commands: Commands) -> None:
     check = commands.add_parser("check", help="is the chain whole?", description=DESCRIPTION, epilog=STATUS)
+    help_all(check)
     check.add_argument("--jaeger", metavar="URL", default="", help="where the pages of a Jaeger are (port 16686)")
     check.add_argument(
         "--agent-side", action="store_true", help="try only what an agent reaches: the collector, Jaeger"
@@ -49,13 +51,18 @@ def add(commands: Commands) -> None:
     check.add_argument("--sidecar", metavar="ENDPOINT", default="", help=where)
     for name in SIDECAR_FILES:
         text = f"as {'--endpoint-' + name.replace('_', '-')}, for the sidecar"
-        check.add_argument("--sidecar-" + name.replace("_", "-"), metavar="STR", default="", help=text)
+        metavar = "FILE" if name.endswith("_file") else "NAME"
+        rare(check, "--sidecar-" + name.replace("_", "-"), text, metavar=metavar, default="")
     check.add_argument(
-        "--timeout", type=float, default=20.0, help="seconds to wait for the trace (default: %(default)s)"
+        "--timeout",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="how long to wait for the trace (default: %(default)s)",
     )
     check.add_argument("--json", action="store_true", help="for programs")
     for name in SETTINGS:
-        add_flag(check, named(name), shown_default(named(name)))
+        add_flag(check, name)
     check.set_defaults(run=_run)
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ..config import SettingsError, add_flag, environment_name, named, settings_from, shown_default
+from ..config import SettingsError, environment_name, named, settings_from
 from . import fail, stop_on_signals
+from .flags import add_flag
 
 if TYPE_CHECKING:
     from . import Commands
@@ -44,9 +45,9 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="conversations to keep in memory (default: %(default)s)",
     )
-    add_flag(dev, named("listen"), shown_default(named("listen")))
-    add_flag(dev, named("data_dir"), "a temporary folder, which goes with the process")
-    add_flag(dev, named("endpoint"), "none; with one, spans go there too, application's spans included")
+    add_flag(dev, "listen")
+    add_flag(dev, "data_dir", "a temporary folder, which goes with the process")
+    add_flag(dev, "endpoint", "none; with one, spans go there too, the application's spans included")
     dev.set_defaults(run=_run)
 
 

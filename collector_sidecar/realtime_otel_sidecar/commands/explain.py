@@ -6,8 +6,9 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from ..config import SettingsError, add_flag, named, settings_from, shown_default
+from ..config import SettingsError, settings_from
 from . import fail
+from .flags import add_flag, help_all
 
 if TYPE_CHECKING:
     from ..explain.telling import Story
@@ -28,11 +29,12 @@ STATUS = (
 
 def add(commands: Commands) -> None:
     explain = commands.add_parser("explain", help="say what became of a call", description=DESCRIPTION, epilog=STATUS)
+    help_all(explain)
     explain.add_argument("id", metavar="ID")
     explain.add_argument("--jaeger", metavar="URL", default="", help="where the pages of a Jaeger are, for links")
     explain.add_argument("--json", action="store_true", help="for programs")
     for name in SETTINGS:
-        add_flag(explain, named(name), shown_default(named(name)))
+        add_flag(explain, name)
     explain.set_defaults(run=_run)
 
 

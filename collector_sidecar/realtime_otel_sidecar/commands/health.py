@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..config import SettingsError, add_flag, named, settings_from
+from ..config import SettingsError, settings_from
 from . import fail
+from .flags import add_flag, help_all
 
 if TYPE_CHECKING:
     from . import Commands
@@ -17,10 +18,11 @@ SETTINGS = ("endpoint_ca_file", "endpoint_certificate_file", "endpoint_key_file"
 
 def add(commands: Commands) -> None:
     health = commands.add_parser("health", help="ask a sidecar whether it is serving")
+    help_all(health)
     where = "host:port of the sidecar, or https://host:port for TLS (default: %(default)s)"
-    health.add_argument("--endpoint", default="127.0.0.1:4317", help=where)
+    health.add_argument("--endpoint", metavar="ENDPOINT", default="127.0.0.1:4317", help=where)
     for name in SETTINGS:
-        add_flag(health, named(name), "none")
+        add_flag(health, name, "none")
     health.set_defaults(run=_run)
 
 

@@ -8,8 +8,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from .. import logs
-from ..config import SettingsError, add_flags, settings_from
+from ..config import SettingsError, settings_from
 from . import fail, stop_on_signals
+from .flags import add_flags
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +18,18 @@ if TYPE_CHECKING:
     from . import Commands
 
 
+DESCRIPTION = """\
+Take the records of conversations by OTLP/gRPC, stitch them into spans, and send these to the Collector. What was taken
+is in the data directory before it is answered, so nothing is lost when this is killed. Each flag has an environment
+variable; docs/operations.md explains them.
+"""
+STATUS = "Exit status: 0 ended by a signal, 1 it could not start, or has failed, 2 used wrongly."
+
+
 def add(commands: Commands) -> None:
-    sidecar = commands.add_parser("sidecar", help="stitch records into spans, next to a Collector")
+    sidecar = commands.add_parser(
+        "sidecar", help="stitch records into spans, next to a Collector", description=DESCRIPTION, epilog=STATUS
+    )
     add_flags(sidecar)
     sidecar.set_defaults(run=_run)
 

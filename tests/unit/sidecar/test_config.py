@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import realtime_otel_sidecar
+from realtime_otel_sidecar.commands.flags import add_flags
 from realtime_otel_sidecar.config import (
     COUNTS,
     LARGEST_MESSAGE_MIB,
     PARTS,
     Settings,
     SettingsError,
-    add_flags,
     environment_name,
     settings_from,
     shown_default,
