@@ -125,7 +125,7 @@ async def _talk(scenario: str, speed: float, log: IO[bytes]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
-    parser.add_argument("--scenario", choices=spoken_scenario_names(), default="weather")
+    parser.add_argument("--scenario", choices=spoken_scenario_names(), default="two-stations")
     parser.add_argument("--speed", type=float, default=1.0, help="divides every wait of the conversation")
     parser.add_argument("--html", type=Path, metavar="OUT", help="write the conversation as a page, too")
     flags = parser.parse_args()

@@ -48,7 +48,7 @@ def main() -> int:
 
 def conversation(browser: Browser, file: Path) -> None:
     """The page of one conversation, where the user cuts an answer."""
-    demo = [sys.executable, "-m", "examples.demo", "--scenario", "two-stations", "--html", str(file)]
+    demo = [sys.executable, "-m", "examples.demo", "--html", str(file)]
     subprocess.run(demo, check=True, stdout=subprocess.DEVNULL)
     for scheme in SCHEMES:
         with opened(browser, file.as_uri(), scheme, SIZE) as page:

@@ -155,7 +155,7 @@ def test_the_tutorial_can_be_typed_from_its_first_line_to_its_last(
     told = [command.text for command in commands() if command.page == "docs/tutorial.md"]
     made, installed, look, serving, names, where, agent, content, again, explain, tree, page_of_it = told
     assert made.startswith("python3 -m venv")  # the machine has one
-    type_in(installed, tmp_path, environment)
+    type_in(installed, ROOT, environment)  # from the clone itself, in which it is typed
     with (
         running(look + FREE_PORTS, tmp_path, environment, 2) as (page, endpoint),
         running(serving.replace("8765", "0"), tmp_path, environment, 1) as (server,),
