@@ -54,7 +54,7 @@ def is_subcommand(words: list[str]) -> None:
 def is_installed(words: list[str]) -> None:
     for word in words[words.index("install") + 1 :]:
         name, _, extra = word.strip("'").partition("[")
-        if name == PROJECT["project"]["name"] and extra:
+        if name in (PROJECT["project"]["name"], ".") and extra:  # the dot: this clone
             assert extra.rstrip("]") in PROJECT["project"]["optional-dependencies"]
         elif name != PROJECT["project"]["name"] and not name.startswith("-"):
             importlib.metadata.distribution(name)
