@@ -23,6 +23,8 @@ ROOT: Final = Path(__file__).parents[1]
 SPEED: Final = 4.0
 RUN_SECONDS: Final = 45.0
 QUIET_SECONDS: Final = 2.0
+BATCH_SECONDS: Final = 6.0
+"""Longer than a batch of spans waits by default."""
 SILENCE_SECONDS: Final = 3.0
 """After which the sidecar takes a killed agent's conversation for ended; 70 minutes by default."""
 
@@ -110,24 +112,26 @@ async def _run(subject: Subject, case: Case, server: RealtimeServer, endpoint: s
     process = await asyncio.create_subprocess_exec(
         *subject.arguments, cwd=ROOT, env=told, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
+    # Read to its end from the beginning: an agent that writes more than a pipe holds waits for whoever reads it.
+    ended = asyncio.create_task(process.communicate())
     try:
         if case.kills:
             await _until_the_tool_runs(server)
-            process.kill()
-        async with asyncio.timeout(RUN_SECONDS):
-            _, errors = await process.communicate()
-        return errors.decode(errors="replace")
+        else:
+            await asyncio.wait([ended], timeout=RUN_SECONDS)
+        late = "" if case.kills or ended.done() else "\nit did not end"
     except TimeoutError:
-        return "it did not end"
+        late = "\nit called no tool"
     finally:
         with suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        _, errors = await ended
+    return errors.decode(errors="replace") + late
 
 
 async def _until_the_tool_runs(server: RealtimeServer) -> None:
-    """A moment after the response that asks for it: longer than a batch of spans waits."""
+    """A moment after the response that asks for it, so that whoever sends in batches has sent."""
     async with asyncio.timeout(RUN_SECONDS):
         while not server.sent_counts["response.done"]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    await asyncio.sleep(6)
+    await asyncio.sleep(BATCH_SECONDS)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import pytest
 
+from conformance import running
 from conformance.__main__ import main
 from conformance.cases import CASES, Case
 from conformance.evidence import Evidence
 from conformance.running import SUBJECTS, Subject, play
+from examples.realtime_server import serve
 
 OURS = SUBJECTS[0]
 FORGETS = {
@@ -41,6 +44,28 @@ async def test_every_claim_holds_and_none_holds_without_what_it_is_about(case: C
     for claim in case.claims:
         less = FORGETS.get(claim.sentence, lambda of: Evidence(of.truth, [], of.logs))(evidence)
         assert claim.holds(less) is not True, claim.sentence
+
+
+LOUD = """
+import os, sys
+from websockets.sync.client import connect
+sys.stderr.write("more than a pipe holds " * 50_000)
+with connect(os.environ["REALTIME_URL"]) as connection:
+    connection.send('{"type": "response.create"}')
+    for _ in connection:
+        pass
+"""
+
+
+async def test_an_agent_that_writes_more_than_a_pipe_holds_is_killed_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "BATCH_SECONDS", 0.1)
+    (killed,) = (case for case in CASES if case.kills)
+    async with serve(killed.scenario, speed=20.0) as server:
+        errors = await running._run(Subject("loud", f"{{python}} -c {shlex.quote(LOUD)}"), killed, server, "", "")
+
+    assert errors.count("more than a pipe holds") == 50_000
 
 
 def test_a_subject_that_is_mistyped_is_named_whatever_else_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
