@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +17,8 @@ from agents.realtime.model import RealtimeModelListener
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 import realtime_otel
+from examples.realtime_server import RealtimeServer, Scenario, serve
+from examples.realtime_server.scenario import Drop, Reply
 from realtime_otel import RealtimeEmitter, contract, guard, transport
 from tests.integration.realtime_clients import DEADLINE_SECONDS, microphone
 from tests.stack.otlp import LogsServer
@@ -39,6 +41,23 @@ def sending_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     yield
     for worker in list(transport._workers.values()):
         worker.stop(time.monotonic() + 0.5)
+
+
+def dropping(
+    code: int = 1011, *, says: str = "This answer will be cut short. " * 4, after_ms: int = 300
+) -> AbstractAsyncContextManager[RealtimeServer]:
+    """A server that ends the connection with this code in the middle of its first answer."""
+    reply = Reply(says=says, drop=Drop(after_ms=after_ms, code=code))
+    return serve(Scenario("dropped", "dropped", model=(reply,)), speed=20.0, seed=1)
+
+
+CLOSES: list[tuple[int, dict[str, Any]]] = [
+    (1000, {"reason": "session_closed", "code": 1000}),
+    (1001, {"reason": "disconnected", "code": 1001}),
+    (1011, {"reason": "disconnected", "code": 1011, "error_type": "ConnectionClosedError"}),
+    (1006, {"reason": "disconnected", "code": 1006, "error_type": "ConnectionClosedError"}),
+]
+"""The codes with which a server ends a connection, and what is stated then."""
 
 
 class Heard(RealtimeModelListener):

@@ -13,12 +13,13 @@ from agents.realtime.openai_realtime import OpenAIRealtimeWebSocketModel
 from agents.realtime.testing import ScriptedRealtimeModel
 
 from examples.realtime_server import Scenario, serve
-from examples.realtime_server.scenario import Drop, Reply
 from realtime_otel import RealtimeEmitter, contract
 from tests.integration.emitting import (
+    CLOSES,
     assert_gapless,
     attribute,
     body,
+    dropping,
     flushed,
     kinds,
     observe,
@@ -39,20 +40,11 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogsServer]:
         yield server
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        (1000, {"reason": "session_closed", "code": 1000}),
-        (1001, {"reason": "disconnected", "code": 1001}),
-        (1011, {"reason": "disconnected", "code": 1011, "error_type": "ConnectionClosedError"}),
-        (1006, {"reason": "disconnected", "code": 1006, "error_type": "ConnectionClosedError"}),
-    ],
-)
+@pytest.mark.parametrize(("code", "expected"), CLOSES)
 async def test_a_connection_that_the_server_ends_is_stated_with_its_code(
     collector: LogsServer, code: int, expected: dict[str, Any]
 ) -> None:
-    reply = Reply(says="This answer will be cut short by the server. " * 4, drop=Drop(after_ms=300, code=code))
-    async with serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server:
+    async with dropping(code) as server:
         session = await session_with(server.url)
         emitter = observe(session)
         try:

@@ -11,10 +11,20 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from examples.realtime_server import Scenario, serve
-from examples.realtime_server.scenario import Drop, Reply
+from examples.realtime_server import serve
 from realtime_otel import RealtimeEmitter, contract
-from tests.integration.emitting import assert_gapless, attribute, body, flushed, kinds, observe, of_direction, of_type
+from tests.integration.emitting import (
+    CLOSES,
+    assert_gapless,
+    attribute,
+    body,
+    dropping,
+    flushed,
+    kinds,
+    observe,
+    of_direction,
+    of_type,
+)
 from tests.integration.emitting import receiving as collector_receiving
 from tests.integration.realtime_clients import DEADLINE_SECONDS, a_text_turn
 from tests.stack.otlp import LogsServer
@@ -32,23 +42,11 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogsServer]:
         yield server
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        (1000, {"reason": "session_closed", "code": 1000}),
-        (1001, {"reason": "disconnected", "code": 1001}),
-        (1011, {"reason": "disconnected", "code": 1011, "error_type": "ConnectionClosedError"}),
-        (1006, {"reason": "disconnected", "code": 1006, "error_type": "ConnectionClosedError"}),
-    ],
-)
+@pytest.mark.parametrize(("code", "expected"), CLOSES)
 async def test_a_connection_that_the_server_ends_is_stated_with_its_code(
     collector: LogsServer, code: int, expected: Mapping[str, Any]
 ) -> None:
-    reply = Reply(says="This answer will be cut short by the server. " * 4, drop=Drop(after_ms=300, code=code))
-    async with (
-        serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server,
-        asyncio.timeout(DEADLINE_SECONDS),
-    ):
+    async with dropping(code) as server, asyncio.timeout(DEADLINE_SECONDS):
         client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
         async with client.realtime.connect(model="gpt-realtime") as connection:
             emitter = observe(connection)
@@ -65,11 +63,7 @@ async def test_a_connection_that_the_server_ends_is_stated_with_its_code(
 
 async def test_sending_into_a_lost_connection_does_not_hide_what_is_left_to_read(collector: LogsServer) -> None:
     # Little is said before: with more waiting to be read, `websockets` does not hear of the end.
-    reply = Reply(says="This answer will be cut short.", drop=Drop(after_ms=1, code=1011))
-    async with (
-        serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server,
-        asyncio.timeout(DEADLINE_SECONDS),
-    ):
+    async with dropping(says="This is cut.", after_ms=1) as server, asyncio.timeout(DEADLINE_SECONDS):
         client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
         async with client.realtime.connect(model="gpt-realtime") as connection:
             emitter = observe(connection)
@@ -95,8 +89,7 @@ async def test_sending_into_a_lost_connection_does_not_hide_what_is_left_to_read
 
 @RECONNECTS
 async def test_a_client_that_connects_again_goes_on_with_its_stream(collector: LogsServer) -> None:
-    reply = Reply(says="This answer will be cut short. " * 4, drop=Drop(after_ms=300, code=1011))
-    async with serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server:
+    async with dropping() as server:
         client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
         connecting = client.realtime.connect(
             model="gpt-realtime", on_reconnecting=lambda _event: None, initial_delay=0.01, max_delay=0.01
@@ -121,8 +114,7 @@ async def test_a_client_that_connects_again_goes_on_with_its_stream(collector: L
 
 @RECONNECTS
 async def test_a_client_that_gives_up_connecting_again_ends_its_stream_as_disconnected(collector: LogsServer) -> None:
-    reply = Reply(says="This answer will be cut short. " * 4, drop=Drop(after_ms=300, code=1011))
-    async with serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server:
+    async with dropping() as server:
         client = AsyncOpenAI(api_key="any", websocket_base_url=server.base_url)
         connecting = client.realtime.connect(model="gpt-realtime", on_reconnecting=lambda _event: {"abort": True})
         async with asyncio.timeout(DEADLINE_SECONDS), client, connecting as connection:

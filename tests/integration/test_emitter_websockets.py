@@ -13,13 +13,14 @@ import websockets.asyncio.client
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
-from examples.realtime_server import Scenario, serve
-from examples.realtime_server.scenario import Drop, Reply
+from examples.realtime_server import serve
 from realtime_otel import RealtimeEmitter, connections, contract
 from tests.integration.emitting import (
+    CLOSES,
     assert_gapless,
     attribute,
     body,
+    dropping,
     flushed,
     kinds,
     observe,
@@ -90,19 +91,12 @@ async def test_everything_that_a_sync_connection_reads_and_sends_is_a_record(col
     assert body(records[-1]) == {"reason": "session_closed"}
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        (1000, {"reason": "session_closed", "code": 1000}),
-        (1011, {"reason": "disconnected", "code": 1011, "error_type": "ConnectionClosedError"}),
-    ],
-)
+@pytest.mark.parametrize(("code", "expected"), CLOSES)
 async def test_a_connection_that_the_server_ends_is_stated_with_its_code(
     collector: LogsServer, code: int, expected: dict[str, Any]
 ) -> None:
-    reply = Reply(says="This answer will be cut short by the server. " * 4, drop=Drop(after_ms=300, code=code))
     async with (
-        serve(Scenario("dropped", "dropped", model=(reply,)), speed=SPEED, seed=1) as server,
+        dropping(code) as server,
         asyncio.timeout(DEADLINE_SECONDS),
         websockets.asyncio.client.connect(server.url) as websocket,
     ):
