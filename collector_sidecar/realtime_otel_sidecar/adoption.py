@@ -83,6 +83,7 @@ def _aside_before(source: Path) -> Adopted | None:
 def _adopt(source: Path, target: Database, settings: Settings, *, end: bool) -> Adopted:
     with closing(Database(source, adopter=target.identity)) as given:
         identity, adopted = given.identity, Adopted(given.identity, 0, 0, 0, 0, given.path)
+        _check_copies(given, target)
         if not target.has_taken(identity):
             _check_room(given, settings)
             _bring_to_rest(target, settings)
@@ -113,6 +114,18 @@ def _bring_to_rest(database: Database, settings: Settings, among: Iterable[str] 
     if any(True for _ in database.journal()):
         raise StoreError(f"{database.path} has streams whose state cannot be written: a start of its sidecar says more")
     return len(ending)
+
+
+def _check_copies(given: Database, target: Database) -> None:
+    """A copy has its original's id: what both hold would be there twice, and what only one holds in neither."""
+    source = given.path.parent
+    if given.identity == target.identity:
+        raise StoreError(f"{source} is a copy of {target.path.parent}: they cannot be told apart")
+    if target.has_taken(given.identity) and not given.is_claimed:
+        raise StoreError(
+            f"what {source} holds has been handed over before, from another copy of it: if a sidecar has run on this "
+            "one since, start it again to send what is left; else it is not needed"
+        )
 
 
 def _check_room(given: Database, settings: Settings) -> None:

@@ -249,6 +249,11 @@ class Database:
         """This database goes to the directory of this id, and to no other."""
         handover.claim(self._connection, to)
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether it goes to another directory."""
+        return handover.is_claimed(self._connection)
+
     def take(self, source: Path, now: int) -> None:
         """Take over what the database at this path holds; both journals are empty."""
         handover.take(self._connection, source, now)

@@ -48,6 +48,11 @@ def claim(source: sqlite3.Connection, to: str) -> None:
         source.execute("INSERT INTO handover VALUES (?, 0)", (to,))
 
 
+def is_claimed(source: sqlite3.Connection) -> bool:
+    """Whether the source has said to which directory it goes."""
+    return bool(source.execute("SELECT 1 FROM handover").fetchone())
+
+
 def take(target: sqlite3.Connection, source: Path, now: int) -> None:
     """Copy all that the database at this path holds, whose journal is empty, as the target's is.
 

@@ -310,6 +310,31 @@ def test_one_that_is_promised_to_another_is_refused(tmp_path: Path) -> None:
     assert adopted(tmp_path / "gone", tmp_path / "stays").open == len(HALF)
 
 
+def test_a_copy_of_the_directory_itself_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "stays")
+    before = spans_in(copy(tmp_path, "stays", "looked-at"))
+    with pytest.raises(StoreError, match="is a copy of"):
+        adopted(copy(tmp_path, "stays", "copy"), tmp_path / "stays")
+    assert spans_in(tmp_path / "stays") == before
+    assert open_streams_of(tmp_path / "copy") == {recording.stream.id for recording in HALF}
+
+
+def test_another_copy_of_one_that_was_taken_over_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    fill(tmp_path / "gone")
+    other = copy(tmp_path, "gone", "other")
+    adopted(tmp_path / "gone", tmp_path / "stays")
+    with Rig(other) as rig:
+        rig.take(*rest_of(HALF))
+    with pytest.raises(StoreError, match="has been handed over before, from another copy"):
+        adopted(other, tmp_path / "stays")
+    assert spans_in(other).keys() == ALL.keys()
+
+
+def open_streams_of(folder: Path) -> set[str]:
+    with Rig(folder) as rig:
+        return open_streams(rig)
+
+
 def copy(tmp_path: Path, name: str, to: str) -> Path:
     return Path(shutil.copytree(tmp_path / name, tmp_path / to))
 
