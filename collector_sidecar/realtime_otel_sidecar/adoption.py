@@ -129,10 +129,11 @@ def _check_copies(given: Database, target: Database) -> None:
 
 
 def _check_room(given: Database, settings: Settings) -> None:
-    needed = sum(each.stat().st_size for each in given.path.parent.glob(f"{files.NAME}*"))
+    # First all of it is written to the log, and then, when that is committed, into the database.
+    needed = 2 * sum(each.stat().st_size for each in given.path.parent.glob(f"{files.NAME}*"))
     free = shutil.disk_usage(settings.path).free - settings.disk_reserve_mib * MIB
     if needed > free:
         raise StoreError(
-            f"{settings.path} has room for {max(free, 0) // MIB} MiB above the reserve, and {given.path.parent} has "
-            f"{needed // MIB} MiB"
+            f"{settings.path} has room for {max(free, 0) // MIB} MiB above the reserve, and {given.path.parent} needs "
+            f"{-(-needed // MIB)} MiB"
         )

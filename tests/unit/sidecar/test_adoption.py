@@ -429,9 +429,12 @@ def fail_for(folder: Path, fail: Any) -> Any:
 def test_one_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "gone")
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=256 * 1024 * 1024))
-    with pytest.raises(StoreError, match="room for 0 MiB"):
-        adopted(tmp_path / "gone", tmp_path / "stays")
+    for share in (0, 1.5):  # it is written twice: to the log, and from there into the database
+        size = sum(each.stat().st_size for each in (tmp_path / "gone").glob(f"{NAME}*"))
+        free = 256 * 1024 * 1024 + round(share * size)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path, free=free: usage._replace(free=free))
+        with pytest.raises(StoreError, match=r"has room for 0 MiB above the reserve, and .* needs 1 MiB"):
+            adopted(tmp_path / "gone", tmp_path / "stays")
 
 
 # --- The command ----------------------------------------------------------------------------------------------------
