@@ -20,6 +20,8 @@ LONGEST_KEY: Final = 256
 """Characters of an attribute's key that an application chooses; a longer one is not taken."""
 MOST_MEMBERS: Final = 128
 """Members of an attribute's list."""
+LARGEST_COUNT: Final = 2**32
+"""Of what one span lacks."""
 SHORTEST: Final = 64
 """Characters to which a value is cut at most, in a span that has too many of them."""
 
@@ -60,12 +62,16 @@ def reached(span: Span) -> dict[str, int]:
         "max_span_attributes": span.dropped_attributes,
         "max_span_links": span.dropped_links,
         "max_attribute_length": len(truncated) if isinstance(truncated, list) else 0,
-        "max_open_spans": attributes.get(key.SPANS_EVICTED, 0),
-        "max_items": attributes.get(key.ITEMS_FORGOTTEN, 0),
-        "max_held_records": attributes.get(key.GAPS_CUT_SHORT, 0),
-        "max_spans": attributes[key.OPERATION] == key.SESSION and attributes[key.CLOSE_REASON] == CloseReason.EVICTED,
     }
-    return {name: count for name, count in counts.items() if isinstance(count, int) and count}
+    if key.is_session(attributes):
+        counts |= {
+            "max_open_spans": attributes.get(key.SPANS_EVICTED, 0),
+            "max_items": attributes.get(key.ITEMS_FORGOTTEN, 0),
+            "max_held_records": attributes.get(key.GAPS_CUT_SHORT, 0),
+            "max_spans": attributes[key.CLOSE_REASON] == CloseReason.EVICTED,
+        }
+    # An application can name its attributes as it likes; its number must not be more than a counter can hold.
+    return {name: count for name, count in counts.items() if isinstance(count, int) and 0 < count <= LARGEST_COUNT}
 
 
 def limited(span: Span, limits: Limits) -> Span:

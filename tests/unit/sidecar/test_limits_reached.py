@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from realtime_otel.contract import Fact
 from realtime_otel_sidecar.config import COUNTS
 from realtime_otel_sidecar.counters import LIMITS, Letter
+from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.stitcher import Rejection
 from tests import conversations as talk
 from tests.conversations import Conversation, Step, encoded, request, server, stream
@@ -102,6 +103,13 @@ def test_with_default_settings_none_of_them_is_reached(tmp_path: Path) -> None:
         rig.take(*quiet)
         assert not rig.engine.counters.limits_reached
         assert rig.engine.counters.records_broken == 0
+
+
+def test_what_an_application_names_like_a_limit_counts_for_none(tmp_path: Path) -> None:
+    named = (key.SPANS_EVICTED, key.ITEMS_FORGOTTEN, key.GAPS_CUT_SHORT, key.TRUNCATED)
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*whole(*talk.speech("item_1"), attributes=dict.fromkeys(named, 2**62)))
+        assert rig.engine.counters.limits_reached == {}
 
 
 def test_what_breaks_the_contract_and_what_comes_too_late_is_counted(tmp_path: Path) -> None:
