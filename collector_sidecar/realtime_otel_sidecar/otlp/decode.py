@@ -47,7 +47,9 @@ OWN: Final = frozenset({"seq", "event_id", "delta_size", "audio_first", OTHER})
 """Fields that a record has of its own, and what no rule reads. Emitters write their attributes last."""
 STREAMS: Final = 16_384
 """Streams of which it is remembered what their records have in common, about 1 KiB each."""
-LARGEST_SHARED: Final = 4096
+RESOURCE_BYTES: Final = 32 * 1024 * 1024
+"""Of these streams' resources: honest agents have few that differ, and a stranger may send each stream with its own."""
+LARGEST_SHARED: Final = 2048
 """Bytes of attributes that are remembered of one: emitters write less, and a stranger may write megabytes."""
 
 
@@ -114,8 +116,24 @@ class _Stream(NamedTuple):
     """Of the record that was read last and those like it: they name the same item and response."""
 
 
-_streams: Final[dict[bytes, _Stream]] = {}
-"""By the attribute with the id. Threads share it, so an entry is replaced and never changed."""
+class _Streams(dict[bytes, _Stream]):
+    """By the attribute with the id. Threads share it, so an entry is replaced and never changed."""
+
+    resources = 0
+    """Bytes of the resources of all, each stream's its own; about, if two threads add at a time."""
+
+    def add(self, attribute: bytes, stream: _Stream) -> None:
+        """Know a stream, if need be instead of all others."""
+        before = self.get(attribute)
+        size = len(stream.resource.encoded) - (len(before.resource.encoded) if before is not None else 0)
+        if len(self) >= STREAMS or self.resources + size > RESOURCE_BYTES:
+            self.clear()
+            self.resources, size = 0, len(stream.resource.encoded)
+        self[attribute] = stream
+        self.resources += size
+
+
+_streams: Final = _Streams()
 
 
 class _Scope:
@@ -146,6 +164,7 @@ class _Scope:
             stream = _renewed(stream, encoded)
             if stream is None:
                 return None
+            _streams[encoded[1]] = stream
             shared, common = stream.newest
         seq, event_id, size = -1, "", 0
         for each in encoded[len(shared) :]:
@@ -202,10 +221,8 @@ class _Scope:
         fields = dict(constant)
         if fields.keys() >= NEEDED and _is_short(shared := encoded[: len(constant)]):
             common = _Common(shared, self._record(log_record, fields, type="", time=0))
-            if len(_streams) >= STREAMS:
-                _streams.clear()
             stream = _Stream(self._resource, log_record.flags, common, common)
-            _streams[encoded[1]] = _renewed(stream, encoded) or stream
+            _streams.add(encoded[1], _renewed(stream, encoded) or stream)
 
 
 def _renewed(stream: _Stream, encoded: Sequence[bytes]) -> _Stream | None:
@@ -218,9 +235,7 @@ def _renewed(stream: _Stream, encoded: Sequence[bytes]) -> _Stream | None:
     all_shared = encoded[: len(shared) + len(named)]
     if not CONSTANT.isdisjoint(fields := dict(named)) or not _is_short(all_shared):
         return None
-    newest = _Common(all_shared, structs.replace(common, **fields))
-    _streams[encoded[1]] = renewed = stream._replace(newest=newest)
-    return renewed
+    return stream._replace(newest=_Common(all_shared, structs.replace(common, **fields)))
 
 
 def _is_short(attributes: Sequence[bytes]) -> bool:

@@ -389,6 +389,20 @@ def test_what_a_stranger_makes_large_is_read_and_not_remembered(key: str) -> Non
     assert len(repr(decode._streams)) < 100_000
 
 
+def test_with_streams_no_more_than_so_much_of_their_resources_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "RESOURCE_BYTES", 100_000)
+    forget()
+    for number in range(20):
+        request = ExportLogsServiceRequest.FromString(record([STARTED_SPEAKING], f"stream-{number}").request())
+        request.resource_logs[0].resource.attributes.add(key="app.config").value.string_value = "x" * 20_000
+        for _ in range(2):
+            (event,) = decode_request(request.SerializeToString())
+            assert isinstance(event, Record)
+            assert event.stream_id == f"stream-{number}"
+        assert sum(len(stream.resource.encoded) for stream in decode._streams.values()) <= 100_000
+    assert decode._streams
+
+
 def test_a_resource_that_is_too_large_is_not_remembered() -> None:
     request = ExportLogsServiceRequest.FromString(log_request_of())
     resources = []
