@@ -359,7 +359,7 @@ class Conversations:
             if tombstone is None or key in self.dirty:
                 continue
             gone.append(key)
-            number, size = number - 1, size - len(tombstones.encoded(key))
+            number, size = number - 1, size - tombstones.size_of(key)
             # What a stream says of itself may lie in the future: it was here when its checkpoint was written.
             horizon = max(horizon, min(tombstone.newest, taken))
         return gone, horizon

@@ -50,7 +50,7 @@ class Tombstones:
     def __init__(self) -> None:
         self._encoded: dict[str, bytes] = {}
         self.size = 0
-        """Bytes of all, encoded."""
+        """Of all: see `size_of`."""
         self.horizon = NOTHING_FORGOTTEN
         """Unix nanoseconds: a stream that began then, or before, and is not known, may be one that was forgotten."""
 
@@ -69,6 +69,10 @@ class Tombstones:
 
     def encoded(self, key: str) -> bytes:
         return self._encoded[key]
+
+    def size_of(self, key: str) -> int:
+        """About the bytes that are kept of a stream: its key, an id of any length, and the rest as it is encoded."""
+        return len(key) + len(self._encoded[key])
 
     def put(self, key: str, tombstone: Tombstone) -> None:
         """A stream has ended."""
@@ -89,12 +93,14 @@ class Tombstones:
 
     def remove(self, key: str) -> None:
         """The stream goes on, or is forgotten."""
-        self.size -= len(self._encoded.pop(key, b""))
+        if key in self._encoded:
+            self.size -= self.size_of(key)
+            del self._encoded[key]
 
     def _put(self, key: str, encoded: bytes) -> None:
         self.remove(key)
         self._encoded[key] = encoded
-        self.size += len(encoded)
+        self.size += self.size_of(key)
 
 
 def _decode(encoded: bytes) -> Tombstone:
