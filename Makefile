@@ -73,9 +73,10 @@ lint: $(VENV)/dev
 docs: $(VENV)/dev
 	$(RUN) -m docs.generate
 
-# Grafana's dashboards, from deploy/grafana/source.
+# Grafana's dashboards, from deploy/grafana/source; and the rules of deploy/prometheus as Kubernetes takes them.
 dashboards: $(VENV)/dev
 	$(RUN) -m deploy.grafana.source
+	$(RUN) -m deploy.kubernetes.monitoring
 
 # The pictures of the documentation: pages of real conversations, and the dashboards, drawn from a real Prometheus behind some
 # minutes of conversations. Needs a Chromium. Not exactly the same ones each time.

@@ -99,6 +99,11 @@ def ensure_kustomize() -> Path:
     return _ensure(KUSTOMIZE)
 
 
+def ensure_monitoring_crds() -> Path:
+    """The folder of the schemas (CRDs) of prometheus-operator's resources, made if the cache does not have it."""
+    return _ensure(MONITORING_CRDS)
+
+
 def cache_folder() -> Path:
     """Where binaries, locks and build logs are kept."""
     chosen = os.environ.get(CACHE_VARIABLE)
@@ -186,6 +191,22 @@ def _tool(name: str, package: str, *, module: str = "", tags: str = "") -> Recip
     return Recipe(name, (folder / "go.mod", folder / "go.sum"), build, tags)
 
 
+def _schemas(name: str, package: str) -> Recipe:
+    """A folder with the schemas of a package's types, as `controller-gen` makes them."""
+    folder = HERE / name
+    manifests = tuple(folder / manifest for manifest in ("go.mod", "go.sum", "types.go"))
+
+    def build(toolchain: Toolchain, work: Path, log: Path) -> Path:
+        for manifest in manifests:
+            shutil.copy(manifest, work)
+        made = [f"paths={package}", "output:crd:dir=schemas"]
+        command: list[str | Path] = [toolchain.go, "tool", "controller-gen", "crd:crdVersions=v1", *made]
+        _run(name, command, toolchain.environment, work, log)
+        return work / "schemas"
+
+    return Recipe(name, manifests, build)
+
+
 COLLECTOR = _collector("otelcol", BUILDER)
 OLDEST_COLLECTOR = _collector("otelcol-oldest", OLDEST_BUILDER)
 JAEGER = _tool("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger")
@@ -193,7 +214,10 @@ JAEGER = _tool("jaeger", "github.com/jaegertracing/jaeger/cmd/jaeger")
 PROMETHEUS = _tool("prometheus", "github.com/prometheus/prometheus/cmd/prometheus", tags="remove_all_sd")
 PROMTOOL = _tool("promtool", "github.com/prometheus/prometheus/cmd/promtool", module="prometheus", tags="remove_all_sd")
 KUSTOMIZE = _tool("kustomize", "sigs.k8s.io/kustomize/kustomize/v5")
-RECIPES = (COLLECTOR, JAEGER, PROMETHEUS, PROMTOOL, KUSTOMIZE)
+MONITORING_CRDS = _schemas(
+    "monitoring-crds", "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+)
+RECIPES = (COLLECTOR, JAEGER, PROMETHEUS, PROMTOOL, KUSTOMIZE, MONITORING_CRDS)
 
 
 def kafka_lacks() -> list[str]:
