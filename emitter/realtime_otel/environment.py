@@ -60,6 +60,14 @@ def protocol() -> str:
     return next((value.strip() for value in named if value), "grpc")
 
 
+def is_scheme_missing() -> bool:
+    """Whether the endpoint does not say if TLS is spoken there, and no other variable does."""
+    insecure = _values("OTEL_EXPORTER_OTLP_LOGS_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE")
+    named = _values("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    endpoint = next((value for value in named if value), None)
+    return endpoint is not None and "://" not in endpoint and not any(insecure)
+
+
 def resource() -> Resource:
     """The resource of the application's TracerProvider, if it has set one; else the SDK's own, from the environment."""
     provided = getattr(trace.get_tracer_provider(), "resource", None)

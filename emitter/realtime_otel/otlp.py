@@ -69,7 +69,13 @@ class Answer:
 
 
 class Client(Protocol):
-    """A connection to the destination."""
+    """A connection to the destination.
+
+    Attributes:
+        where: its address, and whether TLS is spoken there, for people.
+    """
+
+    where: str
 
     def send(self, request: bytes, *, timeout: float | None = None) -> Answer: ...
 
@@ -83,7 +89,11 @@ class LogsClient(OTLPLogExporter):
         protocol = environment.protocol()
         if not protocol.startswith("grpc"):
             warn_once("protocol", "realtime-otel: records go by gRPC, not by %s; the endpoint must take that", protocol)
+        if environment.is_scheme_missing():
+            warn_once("scheme", "realtime-otel: an OTLP endpoint without a scheme means TLS; http:// means none")
         super().__init__(channel_options=_CHANNEL_OPTIONS)
+        address = str(self._endpoint).rpartition("@")[2]  # what precedes it is a secret
+        self.where = f"{address} ({'without' if self._insecure else 'with'} TLS)"
         # The exporter's own stub would take a message, and serialize it.
         channel: Any = self._channel
         self._export_encoded: Any = channel.unary_unary(

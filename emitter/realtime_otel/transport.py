@@ -219,17 +219,20 @@ class Worker:
         if self._client is None:
             self._client = self._connect()
         timeout = None if self._ends_at is None else max(0.05, self._ends_at - time.monotonic())
-        return self._settle(self._request, self._client.send(self._request.data, timeout=timeout))
+        answer = self._client.send(self._request.data, timeout=timeout)
+        return self._settle(self._request, answer, self._client.where)
 
-    def _settle(self, request: _Request, answer: Answer) -> bool:
+    def _settle(self, request: _Request, answer: Answer, where: str) -> bool:
         if answer.outcome is Outcome.LATER:
             self._retry_at = time.monotonic() + (answer.delay or self._backoff())
             self._failures += 1
             if self._failures == 1:
-                logger.warning("realtime-otel: the collector takes no records (%s); keeping them", answer.code)
+                text = "realtime-otel: the collector at %s takes no records (%s); keeping them"
+                logger.warning(text, where, answer.code)
             return False
         if answer.outcome is Outcome.REFUSED:
-            warn_at_times("refused", "realtime-otel: the collector refuses records (%s); dropping them", answer.code)
+            text = "realtime-otel: the collector at %s refuses records (%s); dropping them"
+            warn_at_times("refused", text, where, answer.code)
             for entry in request.entries:
                 self.intake.drop(entry)
         self._failures = 0

@@ -41,7 +41,9 @@ def test_ten_minutes_without_a_collector_are_accounted_for_record_by_record(
     assert 0 < sum(call.dropped for call in calls) < sum(call.deltas for call in calls)
     full, away = sorted(message for message in caplog.messages if message.startswith("realtime-otel"))[::-1]
     assert re.fullmatch(
-        r"realtime-otel: the collector takes no records \((UNAVAILABLE|CANCELLED)\); keeping them", away
+        r"realtime-otel: the collector at \S+ \(without TLS\) takes no records "
+        r"\((UNAVAILABLE|CANCELLED)\); keeping them",
+        away,
     )
     assert full == "realtime-otel: the queue is full; dropping records, deltas first"
 

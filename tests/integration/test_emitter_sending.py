@@ -185,6 +185,25 @@ def test_a_collector_that_asks_for_days_is_asked_again_in_minutes(monkeypatch: p
     assert answer == Answer(Outcome.LATER, "UNAVAILABLE", delay=300.0)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "where", "said"),
+    [
+        ("http://user:secret@collector:4317", "collector:4317 (without TLS)", False),
+        ("https://collector:4317", "collector:4317 (with TLS)", False),
+        ("collector:4317", "collector:4317 (with TLS)", True),
+    ],
+)
+def test_a_client_says_where_it_sends_and_that_no_scheme_means_tls(
+    endpoint: str, where: str, said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    client = LogsClient()
+    client.shutdown()
+
+    assert client.where == where
+    assert any("without a scheme means TLS" in message for message in caplog.messages) is said
+
+
 def test_connections_that_are_reset_in_the_middle_of_calls_lose_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,7 +246,8 @@ def test_what_will_never_be_taken_is_dropped_and_said(
     with serving(Service(refuse)) as endpoint, sending_to(endpoint, monkeypatch):
         assert a_short_stream().flush(40)
 
-    assert caplog.messages == [f"realtime-otel: the collector refuses records ({code.name}); dropping them"]
+    where = f"{endpoint.removeprefix('http://')} (without TLS)"
+    assert caplog.messages == [f"realtime-otel: the collector at {where} refuses records ({code.name}); dropping them"]
 
 
 def test_records_that_were_rejected_in_part_are_not_sent_again(

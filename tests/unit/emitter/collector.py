@@ -18,6 +18,8 @@ REFUSED = Answer(Outcome.REFUSED, "UNIMPLEMENTED")
 class Collector:
     """Keeps the requests that it takes. `answer` is asked about each one."""
 
+    where = "collector:4317 (without TLS)"
+
     def __init__(self, answer: Callable[[], Answer] = lambda: TAKEN) -> None:
         self.answer = answer
         self.tried: list[bytes] = []

@@ -104,12 +104,14 @@ def test_a_request_that_is_not_taken_now_is_sent_again_as_it_was() -> None:
     assert accounted(collector.records) == list(range(7))
 
 
-def test_an_outage_is_logged_once_and_names_no_address(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_logged_once_with_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
     with working(Collector(answers(AWAY, AWAY, AWAY))) as worker:
         opened(worker)
         assert worker.flush(PATIENCE)
 
-    assert caplog.messages == ["realtime-otel: the collector takes no records (UNAVAILABLE); keeping them"]
+    assert caplog.messages == [
+        "realtime-otel: the collector at collector:4317 (without TLS) takes no records (UNAVAILABLE); keeping them"
+    ]
 
 
 def test_what_the_collector_refuses_is_stated_as_dropped() -> None:
