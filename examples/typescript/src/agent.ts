@@ -39,6 +39,11 @@ async function answer(call: Event): Promise<void> {
   const {city} = JSON.parse(call.arguments);
   const output = await emitter.tool(call.call_id, call.name, () => getWeather(city));
   send({type: "conversation.item.create", item: {type: "function_call_output", call_id: call.call_id, output}});
+}
+
+/** The model goes on when all calls of a response are answered: it refuses a second response at the same time. */
+async function answerAll(calls: Event[]): Promise<void> {
+  await Promise.all(calls.map(answer));
   send({type: "response.create"});
 }
 
@@ -56,7 +61,7 @@ socket.on("message", (data) => {
   emitter.serverEvent(event as Json);
   if (event.type !== "response.done") return;
   const calls = event.response.output.filter((item: Event) => item.type === "function_call");
-  if (calls.length) void Promise.all(calls.map(answer));
+  if (calls.length) void answerAll(calls);
   else socket.close(1000);
 });
 

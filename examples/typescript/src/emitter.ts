@@ -26,6 +26,11 @@ export interface Options {
   attributes?: {[name: string]: Json};
 }
 
+/** Of the room that there is, how much may be taken when one comes: deltas go first, the end of the stream goes last. */
+const DELTAS = 0.5;
+const EVENTS = 0.9;
+const KEPT = 1;
+
 const HEARTBEAT_MS = 15_000;
 const EXIT_MS = 2_000;
 
@@ -105,7 +110,7 @@ export class RealtimeEmitter {
   log(message: string, severity = {number: 9, text: "INFO"}): void {
     const call = this.inside.getStore();
     if (!call) return;
-    this.guarded(() => this.number(false, (seq, time) =>
+    this.guarded(() => this.number(EVENTS, (seq, time) =>
       toolLogRecord(this.stream, this.settings, message, severity, call.id, call.spanId, seq, time)));
   }
 
@@ -119,7 +124,8 @@ export class RealtimeEmitter {
   async close(reason: "session_closed" | "disconnected" = "session_closed", code?: number): Promise<void> {
     if (this.closed) return;
     clearTimeout(this.heartbeat);
-    this.guarded(() => this.fact("emitter.stream_closed", {reason, ...(code ? {code} : {})}, {}, this.takeAppended()));
+    const body = {reason, ...(code ? {code} : {})};
+    this.guarded(() => this.fact("emitter.stream_closed", body, {}, this.takeAppended(), KEPT));
     this.closed = true;
     await this.sender.close(EXIT_MS);
   }
@@ -129,7 +135,7 @@ export class RealtimeEmitter {
     if (type.endsWith("input_audio_buffer.append")) return this.append(event as {audio?: Json});
     const ends = type === "input_audio_buffer.committed" || type === "input_audio_buffer.cleared";
     const counts = ends ? this.takeAppended() : {};
-    this.number(type.endsWith(".delta"), (seq, time) =>
+    this.number(type.endsWith(".delta") ? DELTAS : EVENTS, (seq, time) =>
       eventRecord(this.stream, this.settings, event, direction, seq, time, counts));
   }
 
@@ -153,27 +159,41 @@ export class RealtimeEmitter {
     };
   }
 
-  private fact(name: string, body: {[name: string]: Json}, about: About = {}, counts: Counts = {}): void {
-    this.number(false, (seq, time) =>
+  private fact(
+    name: string, body: {[name: string]: Json}, about: About = {}, counts: Counts = {}, share = EVENTS,
+  ): void {
+    this.number(share, (seq, time) =>
       factRecord(this.stream, this.settings, name, body, seq, time, about, counts));
   }
 
-  /** Give a record its number and its time; where there is no room, state the number as dropped. */
-  private number(isDelta: boolean, make: (seq: number, time: bigint) => LogRecord): void {
+  /** Give a record its number and its time; where there is no room, or it cannot be made, its number is dropped. */
+  private number(share: number, make: (seq: number, time: bigint) => LogRecord): void {
     if (this.closed) return;
+    const hasRoom = this.sender.hasRoom(share);
+    if (hasRoom && this.dropped.length) this.stateDropped();
     const seq = this.next++;
     const time = this.now();
     this.heartbeat?.refresh();
-    if (this.sender.hasRoom(isDelta)) {
-      const dropped = this.dropped;
-      this.dropped = [];
-      this.sender.add(make(seq, time));
-      if (dropped.length) this.fact("emitter.records_dropped", {ranges: dropped});
-      return;
+    let record: LogRecord | undefined;
+    try {
+      if (hasRoom) record = make(seq, time);
+    } finally {
+      if (record) this.sender.add(record);
+      else this.drop(seq);
     }
+  }
+
+  private drop(seq: number): void {
     const last = this.dropped.at(-1);
     if (last && last[1] === seq - 1) last[1] = seq;
     else this.dropped.push([seq, seq]);
+  }
+
+  /** Before the next record: nothing may come after `emitter.stream_closed`. */
+  private stateDropped(): void {
+    const ranges = this.dropped;
+    this.dropped = [];
+    this.fact("emitter.records_dropped", {ranges}, {}, {}, KEPT);
   }
 
   /** The wall clock when the stream opened, and a monotonic one since. */

@@ -61,14 +61,15 @@ function copy(
 ): Json {
   if (typeof value === "string") return wellFormed(cut(string(value, field, parent, depth), limits));
   if (typeof value === "number") return fits(value) ? value : null;
-  if (value === null || typeof value === "boolean") return value;
+  if (typeof value === "boolean") return value;
+  if (typeof value !== "object" || value === null) return null; // undefined in a list, for one: JSON has null there
   if (depth > limits.depth) return {omitted: "depth"};
   if (Array.isArray(value)) {
     const kept = value.slice(0, limits.elements)
       .map((each) => copy(each, field, parent, depth + 1, limits, string, keeps));
     return kept.length === value.length ? kept : [...kept, {omitted: "list", length: value.length}];
   }
-  const names = Object.keys(value);
+  const names = Object.keys(value).filter((name) => value[name] !== undefined); // JSON leaves them out
   if (names.length > limits.elements || !keeps(value, field, depth)) return {omitted: "object", length: names.length};
   return Object.fromEntries(
     names.map((name) => [wellFormed(name), copy(value[name]!, name, field, depth + 1, limits, string, keeps)]));

@@ -19,9 +19,9 @@ export class Sender {
 
   constructor(private readonly endpoint: string, private readonly resource: Resource) {}
 
-  /** Whether there is room; where there is little, only for what is no delta. */
-  hasRoom(isDelta: boolean): boolean {
-    return this.waiting.length < (isDelta ? MAX_WAITING / 2 : MAX_WAITING);
+  /** Whether less than this share of the room is taken. */
+  hasRoom(share: number): boolean {
+    return this.waiting.length < MAX_WAITING * share;
   }
 
   add(record: LogRecord): void {
