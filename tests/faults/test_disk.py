@@ -136,7 +136,7 @@ def health(port: int) -> int:
 
 
 def wait_for_health(port: int, status: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 40
     while health(port) != status:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -21,10 +21,7 @@ from tests.stack.processes import start_collector
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "examples" / "typescript"
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm here"),
-    pytest.mark.timeout(300),  # it installs
-]
+pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm here")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *command: str, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=110, check=False
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -47,9 +47,6 @@ reveal_type(emitter.close)
 """
 
 
-pytestmark = pytest.mark.timeout(300)  # it installs
-
-
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the source distribution."""
@@ -80,7 +77,7 @@ def run(*command: str, status: int = 0, environment: dict[str, str] | None = Non
     # Not the checkout's modules and not the test run's coverage: what is tried is what was installed.
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV", "OTEL_"))}
     done = subprocess.run(
-        command, capture_output=True, text=True, env=clean | (environment or {}), cwd="/", timeout=100, check=False
+        command, capture_output=True, text=True, env=clean | (environment or {}), cwd="/", timeout=200, check=False
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
