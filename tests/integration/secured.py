@@ -21,12 +21,15 @@ from tests.stack.processes import ROOT, Collector, Jaeger, Process, address, ans
 from tests.unit.sidecar.rig import stitched
 
 OVERLAY = ROOT / "deploy" / "overlays" / "secure"
-# As the overlay, but what is replaced is looked at again at once and not within ten seconds.
+# As the overlay, but what is replaced is looked at again, and what was refused sent again, at once and not within ten
+# seconds.
 QUICK = """
 receivers:
   otlp/stitched: {protocols: {grpc: {tls: {reload_interval: 100ms}}}}
 exporters:
-  otlp_grpc/sidecar: {tls: {reload_interval: 100ms}}
+  otlp_grpc/sidecar:
+    tls: {reload_interval: 100ms}
+    retry_on_failure: {initial_interval: 100ms, max_interval: 500ms}
 """
 
 
@@ -76,7 +79,7 @@ class Chain:
             client.send(recording.request())
         return recording
 
-    def wait_for(self, recording: Recording, timeout: float = 30.0) -> None:
+    def wait_for(self, recording: Recording, timeout: float = 60.0) -> None:
         """Return when all spans of a conversation are in Jaeger."""
         spans = stitched([recording.request()])
         self.jaeger.wait_for_spans(recording.stream.trace_id.hex(), len(spans), timeout)
@@ -98,6 +101,7 @@ def secured_chain(folder: Path, jaeger: Jaeger, secrets: Secrets) -> Iterator[Ch
     quick = folder / "quick.yaml"
     quick.write_text(QUICK)
     options = ["--listen", listen, "--endpoint", f"https://{back}", "--data-dir", str(folder / "data")]
+    options += ["--telemetry-interval", "1"]
     sidecar = Process(
         "sidecar",
         [sys.executable, "-m", "realtime_otel_sidecar.cli", "sidecar", *options],
