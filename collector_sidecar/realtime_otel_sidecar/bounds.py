@@ -30,8 +30,8 @@ WARNINGS = (0.5, 0.8, 1.0)
 CALM = 0.1
 """So far below a warning it is taken back, so that it does not come and go."""
 PATIENCE_SECONDS = 3600.0
-"""Spans are dropped for their age only after the collector has taken none for so long in this process: after a long
-stop, or with a clock that was wrong for a while, they are sent first."""
+"""Spans are dropped for their age only after the collector has taken none of those that waited for so long in this
+process: after a long stop, or with a clock that was wrong for a while, they are sent first."""
 TOMBSTONE_ROWS = 512
 """Tombstones that one commit lets go of, or as many as it writes checkpoints: so they go as fast as they can come."""
 SAY_SECONDS = 60.0
@@ -133,6 +133,8 @@ class Bounds:
     def _sweep(self, batch: Batch, now: int) -> Sweep:
         settings = self._settings
         upto = spans = 0
+        if not self._database.sizes.outbox_rows:
+            self._waiting_since = time.monotonic()
         if time.monotonic() - self._waiting_since > min(settings.outbox_age, PATIENCE_SECONDS):
             upto, spans = self._database.old_spans(now - round(settings.outbox_age * 1e9))
         letters_before = now - round(settings.dead_letter_age * 1e9)

@@ -122,6 +122,25 @@ def test_old_spans_are_sent_first_after_a_long_stop_and_not_given_up(
         eventually(lambda: rig.engine.counters.spans_exported[Departure.EXPIRED] == 1)
 
 
+def test_the_time_in_which_nothing_was_there_to_be_sent_is_no_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that was suspended for weeks, or a wall clock that was put right."""
+    clock, now = Clock(), time.time_ns
+    monkeypatch.setattr(bounds, "time", clock)
+    monkeypatch.setattr(bounds, "PATIENCE_SECONDS", 3600.0)
+    with Rig(tmp_path / "data") as rig:
+        clock.now += 7200
+        time.sleep(0.1)  # the engine looks several times
+        rig.take(*REQUESTS)
+        waiting = count(rig, "outbox")
+        monkeypatch.setattr(time, "time_ns", lambda: now() + 30 * DAY)
+        time.sleep(0.1)
+        assert count(rig, "outbox") == waiting > 0
+        clock.now += 3700
+        eventually(lambda: count(rig, "outbox") == 0)
+
+
 def test_dead_letters_go_when_they_are_old(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     now = time.time_ns()
     letters = [DeadLetter(now - 15 * DAY, "old", "s", b"x") for _ in range(100)] + [DeadLetter(now, "new", "s", b"x")]
