@@ -166,14 +166,15 @@ class Sender:
         answer = self._send(row)
         if not answer.refused:
             return answer, []
-        refused = []
+        refused, said, rejected = [], "", 0
         for span in single_spans(row):
             answer = self._send(span)
             if answer.refused:
                 refused.append(letter(span, answer.problem))
             elif not answer.taken:
                 return answer, []
-        return Answer(taken=True), refused
+            said, rejected = answer.said or said, rejected + answer.rejected
+        return Answer(taken=True, said=said, rejected=rejected), refused
 
     def _done(self, row_id: int, refused: list[DeadLetter], answer: Answer) -> None:
         if refused:

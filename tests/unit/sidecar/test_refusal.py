@@ -15,7 +15,7 @@ from realtime_otel_sidecar.otlp import sender as sender_module
 from realtime_otel_sidecar.otlp.refusal import PROBES, pieces, single_spans
 from realtime_otel_sidecar.store.database import Database, OutboxReader
 from realtime_otel_sidecar.store.rows import Batch, OutboxRow
-from tests.sidecar import Answer, Backend, exhausted, refused, spans_of, unavailable
+from tests.sidecar import Answer, Backend, exhausted, partial, refused, spans_of, unavailable
 from tests.unit.sidecar.rig import eventually
 from tests.unit.sidecar.sending import Running, numbers, row
 
@@ -38,6 +38,20 @@ def refuses(bad: set[int], answer: Answer) -> Callable[[bytes, grpc.ServicerCont
 
 def set_aside(running: Running) -> list[int]:
     return numbers([each.data for each in running.refused])
+
+
+def test_what_is_rejected_of_spans_that_are_sent_one_by_one_is_counted(running: Running, backend: Backend) -> None:
+    def judge(request: bytes, context: grpc.ServicerContext) -> bytes:
+        if 3 in numbers([request]):
+            return refused(grpc.StatusCode.INVALID_ARGUMENT)(context)
+        return partial(1)(context) if numbers([request]) in ([1], [2]) else b""
+
+    backend.judge = judge
+    running.put(*rows_of((1, 2, 3, 4), (5,)))
+    eventually(lambda: running.acknowledged == [1, 2])
+    assert set_aside(running) == [3]
+    assert running.rejected == 2
+    assert running.said == ["1 of the spans of one request were rejected: not these"]
 
 
 FINAL = {
