@@ -264,11 +264,12 @@ class Settings:
 
     @property
     def record_limits(self) -> RecordLimits:
-        """What a record may hold, in bytes."""
+        """What a record may hold."""
         return RecordLimits(
             body_bytes=self.max_body_kib * KIB,
             body_depth=self.max_body_depth,
             resource_bytes=self.max_resource_kib * KIB,
+            log_length=self.max_attribute_length,
         )
 
 

@@ -206,7 +206,16 @@ class _Scope:
             fields["seq"] = -1
         if fields.get("started") is None:
             fields["started"] = time
-        return self._record(log_record, fields, type="", time=time, log=_log_line(log_record, self._name))
+        return self._record(log_record, fields, type="", time=time, log=self._log_line(log_record))
+
+    def _log_line(self, log_record: LogRecord) -> LogLine:
+        most = self._limits.log_length
+        return LogLine(
+            severity=(log_record.severity_text or str(log_record.severity_number))[:most],
+            logger=self._name[:most],
+            message=log_record.body.string_value[:most],
+            span_id=log_record.span_id,
+        )
 
     def _record(self, log_record: LogRecord, fields: dict[str, Any], **more: Any) -> Record:
         given = {"direction": "", **fields, **more}
@@ -274,15 +283,6 @@ def _short(value: object) -> str:
     """A value as a message may hold it: what a stranger has sent can be of any length."""
     text = repr(value)
     return text if len(text) <= 80 else text[:79] + "…"
-
-
-def _log_line(log_record: LogRecord, scope: str) -> LogLine:
-    return LogLine(
-        severity=log_record.severity_text or str(log_record.severity_number),
-        logger=scope,
-        message=log_record.body.string_value,
-        span_id=log_record.span_id,
-    )
 
 
 def _resource(encoded: bytes, limits: RecordLimits) -> Resource:

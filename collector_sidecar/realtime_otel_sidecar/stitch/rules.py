@@ -36,11 +36,13 @@ class Limits(Struct, frozen=True, array_like=True):
 
 
 class RecordLimits(Struct, frozen=True):
-    """What one record may hold; one that holds more breaks the contract."""
+    """What one record may hold; an event that holds more breaks the contract."""
 
     body_bytes: int = 1024 * 1024
     body_depth: int = 64
     resource_bytes: int = 64 * 1024
+    log_length: int = 65_536
+    """Characters of each text of a tool's log line, which is cut: a span could have no more of it."""
 
 
 class Rules(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from realtime_otel.contract import Kind
 from realtime_otel_sidecar import bounds, conversations, counters, journal
 from realtime_otel_sidecar.shares import Bound
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
-from tests.conversations import Step, opened, server
+from tests.conversations import Conversation, Logged, Step, call_complete, opened, server
 from tests.sidecar import Recording, conversation, interleaved, one_by_one, record
 from tests.unit.sidecar.rig import Rig, eventually, open_streams, outbox, stitched
 
@@ -99,6 +99,15 @@ def test_each_bound_ends_the_stream_that_it_is_about_and_refuses_no_request(
 
 
 # --- The others -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tool_logs", [False, True])
+def test_a_line_that_a_tool_logs_ends_no_stream_however_long_it_is(tool_logs: bool, tmp_path: Path) -> None:
+    lines = [Logged("x" * 200 * KIB, call, numbered=False) for call in ("call_1", "call_unknown")]
+    steps: Conversation = [*opened(), *call_complete("resp_1", "call_1"), *lines]
+    with Rig(tmp_path / "data", **STATE, tool_logs=tool_logs, max_attribute_length=1000) as rig:
+        rig.take(*one_by_one(record(steps, "stream")))
+        assert open_streams(rig) == {"stream"}
 
 
 @pytest.mark.parametrize(
