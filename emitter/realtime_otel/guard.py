@@ -27,8 +27,13 @@ QUIET_SECONDS: Final = 60.0
 _quiet: dict[str, float] = {}
 
 
-def guarded(fallback: Callable[[], R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Makes a function return `fallback()` where it would raise an Exception; the first time, a warning says so."""
+def guarded(fallback: Callable[[], R], what: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Makes a function return `fallback()` where it would raise an Exception; the first time, a warning says so.
+
+    Args:
+        fallback: makes what is returned then.
+        what: what has failed, in words for whoever can mend it; "" for the function's name.
+    """
 
     def guard(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -36,7 +41,7 @@ def guarded(fallback: Callable[[], R]) -> Callable[[Callable[P, R]], Callable[P,
             try:
                 return function(*args, **kwargs)
             except Exception as error:
-                report(function.__qualname__, error)
+                report(what or function.__qualname__, error)
                 return fallback()
 
         return call

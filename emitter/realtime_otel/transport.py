@@ -48,6 +48,10 @@ class _Request:
     entries: list[Queued]
 
 
+def _no_client() -> Client | None:
+    return None
+
+
 class Worker:
     """Serves all streams of one destination, from one daemon thread that starts with the first of them."""
 
@@ -216,11 +220,18 @@ class Worker:
             return True
         # An error from here on, a bad certificate for one, is tried again, but not at once.
         self._retry_at = time.monotonic() + self._backoff()
+        client = self._connected()
+        if client is None:
+            return False
+        timeout = None if self._ends_at is None else max(0.05, self._ends_at - time.monotonic())
+        answer = client.send(self._request.data, timeout=timeout)
+        return self._settle(self._request, answer, client.where)
+
+    @guarded(_no_client, "connecting as the OTEL_EXPORTER_OTLP_* variables say")
+    def _connected(self) -> Client | None:
         if self._client is None:
             self._client = self._connect()
-        timeout = None if self._ends_at is None else max(0.05, self._ends_at - time.monotonic())
-        answer = self._client.send(self._request.data, timeout=timeout)
-        return self._settle(self._request, answer, self._client.where)
+        return self._client
 
     def _settle(self, request: _Request, answer: Answer, where: str) -> bool:
         if answer.outcome is Outcome.LATER:

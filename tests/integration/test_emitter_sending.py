@@ -277,7 +277,7 @@ def test_a_wrong_setting_is_reported_and_ends_nothing(
         assert not emitter.flush(0.5)
 
     assert collector.records() == []
-    assert caplog.messages[0].startswith("realtime-otel: Worker._work failed with InvalidCompressionValueException")
+    assert "the OTEL_EXPORTER_OTLP_* variables say failed with InvalidCompressionValueException" in caplog.messages[0]
 
 
 def test_a_protocol_that_the_emitter_does_not_speak_is_said(

@@ -13,7 +13,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from realtime_otel import contract, transport, wire
+from realtime_otel import contract, guard, transport, wire
 from realtime_otel.contract import Direction, Fact
 from realtime_otel.entries import OVERHEAD, EventEntry, FactEntry, LogEntry, Rank, Source
 from realtime_otel.otlp import Answer, Outcome
@@ -212,7 +212,10 @@ def test_an_event_that_cannot_be_encoded_is_stated_as_dropped() -> None:
     assert accounted(collector.records) == list(range(5))
 
 
-def test_a_client_that_cannot_be_made_is_made_later() -> None:
+def test_a_client_that_cannot_be_made_is_made_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(guard, "_quiet", {})
     collector = Collector()
     attempts = []
 
@@ -228,6 +231,8 @@ def test_a_client_that_cannot_be_made_is_made_later() -> None:
     worker.stop(time.monotonic() + 1)
 
     assert accounted(collector.records) == [0, 1]
+    (warning,) = caplog.messages
+    assert "connecting as the OTEL_EXPORTER_OTLP_* variables say failed with ValueError" in warning
 
 
 def test_streams_of_several_resources_and_loggers_share_a_request() -> None:
