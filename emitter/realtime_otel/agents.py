@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -237,6 +238,11 @@ def _attach(session: Any, watch: _Watch, settings: Settings) -> None:
         session, "_put_event", _before_session_events(session, emitter), "tools, handoffs and guardrails are not stated"
     )
     replace(session, "update_agent", _around_update(session, emitter), "an agent that takes over is not stated")
+    _hook_model(model, watch, functools.partial(_observe_next_attempt, session, model, settings))
+
+
+def _hook_model(model: Any, watch: _Watch, when_refused: Callable[[], None]) -> None:
+    emitter = watch.emitter
     restore = [
         replace(model, _SEND, _before_sending(emitter), "what the client sends is missing"),
         replace(model, _SEND + "_if", _before_sending_if(emitter), "what the client sends is missing in part"),
@@ -255,7 +261,7 @@ def _attach(session: Any, watch: _Watch, settings: Settings) -> None:
     def refused(error: BaseException) -> None:
         watch.refused(error)
         end()
-        _observe_next_attempt(session, model, settings)
+        when_refused()
 
     restore.append(replace(model, "connect", _around_connect(watch, refused), "a failed connect has no reason"))
 

@@ -218,21 +218,20 @@ class Watch:
 
 def observe_connection(connection: Connection | WebSocket, framework: str, settings: Settings) -> RealtimeEmitter:
     """Observe a connection; see `observing.observe`."""
-    watch = watch_of(connection)
-    if watch is not None:
-        return _opened_with(watch, settings)
-    watch = Watch(framework, settings)
-    attach(connection, watch)
-    return watch.emitter
+    return _observe(connection, attach, framework, settings)
 
 
 def observe_manager(manager: ConnectionManager, settings: Settings) -> RealtimeEmitter:
     """Observe the connection that this will make; see `observing.observe`."""
-    watch = watch_of(manager)
+    return _observe(manager, _attach_manager, OPENAI, settings)
+
+
+def _observe(target: Any, put_on: Callable[[Any, Watch], None], framework: str, settings: Settings) -> RealtimeEmitter:
+    watch = watch_of(target)
     if watch is not None:
         return _opened_with(watch, settings)
-    watch = Watch(OPENAI, settings)
-    _attach_manager(manager, watch)
+    watch = Watch(framework, settings)
+    put_on(target, watch)
     return watch.emitter
 
 
