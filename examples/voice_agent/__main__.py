@@ -7,6 +7,7 @@ python -m examples.voice_agent --url ws://… --weather-url http://… --scenari
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -22,6 +23,8 @@ from examples.voice_agent import demo
 from examples.voice_agent.agent import converse
 from examples.voice_agent.telemetry import tracing
 
+SERVICE = "voice-agent"
+"""Its name, unless the environment has another."""
 Observe: TypeAlias = Callable[[RealtimeSession, str], object]
 """Gets the session before it is entered, and the scenario's name."""
 
@@ -42,7 +45,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger().addHandler(realtime_otel.ToolLogHandler())
-    with tracing("voice-agent"):
+    with tracing(SERVICE):
         held = _demo if arguments.demo else _troubles if arguments.troubles else _one
         return asyncio.run(held(arguments))
 
@@ -109,7 +112,8 @@ async def hold_one(url: str, weather_url: str, scenario: str, speed: float, obse
     except httpx.HTTPError as failed:
         print(f"{scenario}: a tool has failed: {str(failed).splitlines()[0]}", file=sys.stderr)
         return 1
-    print("\n".join([f"--- {scenario}", *report.lines()]), flush=True)
+    service = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
+    print("\n".join([f"--- {service}: {scenario}", *report.lines()]), flush=True)
     return 1 if report.errors else 0
 
 
