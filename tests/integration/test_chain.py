@@ -97,7 +97,7 @@ def test_a_conversation_reaches_jaeger_when_the_global_providers_point_elsewhere
     calls = in_order(spans, "execute_tool get_weather")
     assert len(calls) == 2
     assert [len(log_messages(call)) for call in calls] == [2, 2]
-    assert len(in_order(spans, "realtime_inference gpt-realtime")) == 2
+    assert len(in_order(spans, "realtime_inference gpt-realtime")) >= 2
     assert tag(session, "openai.realtime.records.missing") == 0
     assert tag(session, "openai.realtime.close.reason") == "session_closed"
 

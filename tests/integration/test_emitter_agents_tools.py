@@ -39,7 +39,7 @@ from tests.stack.otlp import LogsServer
 
 SPEED = 20.0
 # Two tools answer while the message before their calls is still spoken: that needs real time.
-UNHURRIED = 8.0
+UNHURRIED = 5.0
 
 logger = logging.getLogger("weather.tool")
 

@@ -30,6 +30,8 @@ from tests.stack.otlp import LogsServer
 from tests.unit.core.stitching import RULES, add, fed
 
 SPEED = 10.0
+UNHURRIED = 5.0
+"""Where the user speaks while an answer is still spoken."""
 RUN_SECONDS = 60
 FRAME_MS = 20
 
@@ -104,7 +106,7 @@ async def test_the_raw_websocket_example_is_observed_with_its_tools() -> None:
 
 @dataclass
 class Phone:
-    """Twilio's side of a media stream: says the scenario's part, and plays what it is sent, `SPEED` times as fast."""
+    """Twilio's side of a media stream: says the scenario's part and plays what it is sent, `UNHURRIED` times faster."""
 
     websocket: ClientConnection
     scenario: Scenario
@@ -141,7 +143,7 @@ class Phone:
             payload = base64.b64encode(voice if speaks else silence).decode()
             media = {"track": "inbound", "chunk": str(number + 1), "timestamp": str(at), "payload": payload}
             await self.send("media", sequenceNumber=str(number + 2), streamSid="MZ1", media=media)
-            await asyncio.sleep(began + at / 1000 / SPEED - loop.time())
+            await asyncio.sleep(began + at / 1000 / UNHURRIED - loop.time())
 
     async def _receive(self) -> None:
         async for message in self.websocket:
@@ -160,7 +162,7 @@ class Phone:
             event = await self._line.get()
             if event["event"] == "media":
                 ms = len(base64.b64decode(event["media"]["payload"])) / g711.BYTES_PER_MS
-                await asyncio.sleep(ms / 1000 / SPEED)
+                await asyncio.sleep(ms / 1000 / UNHURRIED)
                 self.heard_ms += ms
             else:
                 await self._return(event)
@@ -174,7 +176,7 @@ async def test_the_phone_bridge_is_observed_by_the_call_and_tells_how_much_of_a_
     scenario = load_scenario("barge-in")
     with LogsServer() as logs:
         async with (
-            serve("barge-in", speed=SPEED) as server,
+            serve("barge-in", speed=UNHURRIED) as server,
             started("examples.phone_bridge", environment(logs, server.url)) as process,
             asyncio.timeout(RUN_SECONDS),
         ):

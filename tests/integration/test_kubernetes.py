@@ -255,7 +255,7 @@ def test_the_collector_accepts_its_files_with_the_variables_of_the_container(ins
     assert done.returncode == 0, done.stderr
 
 
-STREAMS = [f"stream-{number}" for number in range(30)]
+STREAMS = [f"stream-{number}" for number in range(60)]
 
 
 def raw_events(number: int) -> list[LogRecord]:
@@ -321,7 +321,8 @@ def test_what_comes_while_a_sidecar_is_away_waits_for_that_sidecar(
 
 
 def test_three_sidecars_together_make_the_traces_that_one_would(tmp_path: Path) -> None:
-    recordings = [conversation(f"shared-{number}", 3) for number in range(9)]
+    # So many that none of the three gets none, however the ports fall.
+    recordings = [conversation(f"shared-{number}", 1) for number in range(60)]
     expected = stitched([recording.request() for recording in recordings])
     back = address()
     with ExitStack() as stack:

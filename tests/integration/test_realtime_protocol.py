@@ -305,7 +305,7 @@ async def test_a_server_that_does_not_record_still_counts() -> None:
     async with serve(SHORT, speed=SPEED, record=False) as server:
         async with openai_connection(server) as connection:
             await ask(connection, "Hello")
-        await asyncio.wait_for(server.all_closed(), 2)
+        await asyncio.wait_for(server.all_closed(), 40)
 
     assert (server.received, server.sent, server.connections) == ([], [], [])
     assert server.received_counts == {"conversation.item.create": 1, "response.create": 1}
