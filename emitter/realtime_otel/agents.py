@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from realtime_otel.contract import Closed
 from realtime_otel.emitter import RealtimeEmitter, version_of
 from realtime_otel.fields import text_of
-from realtime_otel.guard import failed, guarded, guarded_note, nothing
+from realtime_otel.guard import failed, guarded, guarded_listener, nothing
 from realtime_otel.hooks import ABNORMAL_CLOSURE, NORMAL_CLOSURE, OBSERVED, Method, Settings, join, replace
+from realtime_otel.noting import note_server_event
 from realtime_otel.server import NOWHERE, Server, nowhere, of_url
 from realtime_otel.stream import Parent
 from realtime_otel.tally import Deltas, checked
@@ -158,7 +159,13 @@ class RealtimeListener(RealtimeModelListener):
 class _Watch(RealtimeModelListener):
     """Takes a model's events, and knows whom it is connected to, and when the stream has ended and why."""
 
+    # What each event asks for comes first. It is the stream itself: what is between would be fetched from memory too.
+    __slots__ = (  # noqa: RUF023
+        "_source", "emitter", "model", "has_connected", "is_connecting", "_provider", "_server", "_error_type",
+    )  # fmt: skip
+
     def __init__(self, emitter: RealtimeEmitter, model: Any, *, provider: str = "", server: Server = NOWHERE) -> None:
+        self._source = emitter._source
         self.emitter = emitter
         self.model = model
         self.has_connected = self.is_connecting = False
@@ -166,17 +173,15 @@ class _Watch(RealtimeModelListener):
         self._server = server
         self._error_type: str | None = None
 
-    async def on_event(self, event: RealtimeModelEvent) -> None:
-        """Called by the model."""
-        self.note(event)
-
-    @guarded_note
     def note(self, event: Any) -> None:
         kind = event.type
         if kind == "raw_server_event":
-            self.emitter.server_event(event.data)
+            note_server_event(self._source, event.data)
         elif kind in _NOTED:
             self._note(kind, event)
+
+    # Called by the model.
+    on_event = guarded_listener(note)  # type: ignore[assignment]  # it is a method
 
     def _note(self, kind: str, event: Any) -> None:
         match kind:

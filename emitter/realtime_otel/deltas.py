@@ -7,7 +7,7 @@ number and size. So the rest is made once for each part, as a template with hole
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from realtime_otel import contract, wire
 from realtime_otel.contract import Direction
@@ -17,10 +17,13 @@ from realtime_otel.redact import unfilled
 if TYPE_CHECKING:
     from realtime_otel.entries import Source
 
-DeltaNote: TypeAlias = "tuple[Source, Part, int, Any, int, int]"
-"""What is noted of a delta: the stream, the part, when it was seen (Unix nanoseconds), what it has under `event_id`,
-and of its payload how many characters there are, and how many at the end only fill up base64. A bare tuple of as few
-objects as can be: nearly everything that is noted is one, and another thread has to fetch all of them."""
+DeltaNote: TypeAlias = "tuple[Source, str, str, str, str, str, int, int, int]"
+"""What is noted of a delta: the stream, the event's type, its `item_id`, `response_id`, `call_id` and `event_id` (""
+for what it does not have), when it was seen (of `time.monotonic_ns`), and of its payload how many characters there are,
+and how many at the end only fill up base64.
+
+A bare tuple of what stands in the event: nearly everything that is noted is one, and whatever else is touched (the part
+that the delta belongs to, its strings) would have to be fetched from memory, on the conversation's own task."""
 
 DELTA_IDS: Final = {
     "item_id": contract.ITEM_ID,
@@ -40,14 +43,14 @@ class Part:
 
     Args:
         kind: the event's type.
-        item_id: what it has under `item_id`: a string or None, but an odd server may send anything; so has ...
-        response_id: ... this, and ...
-        call_id: ... this.
+        item_id: the item's; "" if the event has none. So for ...
+        response_id: ... the response's, and ...
+        call_id: ... the call's.
     """
 
     __slots__ = ("call_id", "holes", "is_audio", "item_id", "kind", "response_id", "template", "templates")
 
-    def __init__(self, kind: str, item_id: Any, response_id: Any, call_id: Any) -> None:
+    def __init__(self, kind: str, item_id: str, response_id: str, call_id: str) -> None:
         self.kind = kind
         self.item_id = item_id
         self.response_id = response_id
@@ -60,8 +63,8 @@ class Part:
 
     def named(self) -> bytes:
         """The attributes of its ids."""
-        ids = zip(DELTA_IDS.values(), (self.item_id, self.response_id, self.call_id), strict=True)
-        return named_ids(Direction.SERVER, [(key, value) for key, value in ids if isinstance(value, str)])
+        ids = self.item_id, self.response_id, self.call_id
+        return named_ids(Direction.SERVER, zip(DELTA_IDS.values(), ids, strict=True))
 
 
 class Parts(dict[str, Part]):
@@ -69,7 +72,7 @@ class Parts(dict[str, Part]):
 
     __slots__ = ()
 
-    def of(self, kind: str, item_id: Any, response_id: Any, call_id: Any) -> Part:
+    def of(self, kind: str, item_id: str, response_id: str, call_id: str) -> Part:
         """The part of a delta."""
         part = self.get(kind)
         if part is None or part.item_id != item_id or part.response_id != response_id or part.call_id != call_id:
@@ -87,22 +90,25 @@ class DeltaEncoder:
         ids: the ids and flags behind the attributes.
     """
 
-    __slots__ = ("_constant", "_ids")
+    __slots__ = ("_constant", "_ids", "_parts")
 
     def __init__(self, constant: bytes, ids: bytes) -> None:
         self._constant = constant
         self._ids = ids
+        self._parts = Parts()
 
-    def framed(self, notes: Iterable[DeltaNote], seq: int, time: int) -> tuple[bytes, int]:
+    def framed(self, notes: Iterable[DeltaNote], seq: int, time: int, offset: int = 0) -> tuple[bytes, int]:
         """The records of deltas, framed for a request, and the time of the last one.
 
         Args:
             notes: in their order.
             seq: the number of the first.
             time: of the record before; where two notes have interleaved, the second may have been seen before it.
+            offset: from the clock of the notes to Unix nanoseconds.
         """
-        records = []
-        for _, part, seen, event_id, length, filling in notes:
+        records, part_of = [], self._parts.of
+        for _, kind, item_id, response_id, call_id, event_id, when, length, filling in notes:
+            part = part_of(kind, item_id, response_id, call_id)
             own_id = _id_bytes(event_id)
             number = wire.varint(seq)
             size = wire.varint(unfilled(length, filling) if part.is_audio else length)
@@ -110,10 +116,11 @@ class DeltaEncoder:
             if part.holes != holes:
                 part.template = part.templates.get(holes) or self._template(part, holes)
                 part.holes = holes
+            seen = when + offset
             if seen > time:
                 time = seen
-            when = stamp(time)
-            records.append(part.template % (when, own_id, number, size, when))
+            stamped = stamp(time)
+            records.append(part.template % (stamped, own_id, number, size, stamped))
             seq += 1
         return b"".join(records), time
 
@@ -139,9 +146,7 @@ def is_audio(kind: str) -> bool:
     return kind.endswith("audio.delta")
 
 
-def _id_bytes(value: Any) -> bytes:
-    if not isinstance(value, str):
-        return b""
+def _id_bytes(value: str) -> bytes:
     # What a provider draws has this form, which is told ten times as fast as an id's whole form.
     if value.isascii() and value.isidentifier() and len(value) <= 256:
         return value.encode()

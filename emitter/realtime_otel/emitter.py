@@ -7,30 +7,25 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
-from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE
 
 from realtime_otel import contract, environment, wire
-from realtime_otel.contract import Closed, Direction, Fact, Kind
-from realtime_otel.deltas import Parts
-from realtime_otel.entries import EventEntry, FactEntry, Rank, Source, weigh
-from realtime_otel.fields import text_of
+from realtime_otel.contract import Closed, Fact, Kind
+from realtime_otel.entries import FactEntry, Rank, Source
 from realtime_otel.guard import failed, guarded, guarded_note, nothing
+from realtime_otel.noting import note_client_event, note_server_event
 from realtime_otel.queue import Intake
-from realtime_otel.records import NO_COUNTS, About, RecordEncoder, delta_size
-from realtime_otel.redact import decoded_size, filling
+from realtime_otel.records import About, RecordEncoder
 from realtime_otel.server import Server, stated
 from realtime_otel.stream import Parent, Stream, open_stream
-from realtime_otel.tally import AudioTally, CallTally, Deltas, DeltaTally, Responses
+from realtime_otel.tally import Deltas, checked
 from realtime_otel.tools import ToolScope
 from realtime_otel.transport import Worker, is_usable, worker
 
 EMITTER_NAME: Final = "realtime-otel-python"
-
-_APPENDS: Final = ("input_audio_buffer.append", "input_audio.turn.append")
 
 
 def _nowhere() -> Source:
@@ -96,16 +91,10 @@ class RealtimeEmitter:
         client_events: bool = True,
         late: bool = False,
     ) -> None:
-        self._deltas = DeltaTally(deltas)
-        self._audio = AudioTally()
-        self._calls = CallTally()
-        self._responses = Responses()
-        self._source = _source(session_id, parent, content, agent_name)
+        self._source = _source(session_id, parent, content, agent_name, checked(deltas))
         self._worker = Worker() if self._source.closed else worker()
-        self._intake = self._worker.intake
-        self._parts = Parts()
-        self._sends_all = self._deltas.sends_all
-        self._close: Callable[..., None] = functools.partial(_close, self._worker, self._source, self._audio)
+        self._intake = self._source.intake = self._worker.intake
+        self._close: Callable[..., None] = functools.partial(_close, self._worker, self._source)
         opening = {
             "framework": framework,
             "framework_version": framework_version,
@@ -133,41 +122,16 @@ class RealtimeEmitter:
     @guarded_note
     def server_event(self, event: Any) -> None:
         """Note an event that the server has sent."""
-        source = self._source
-        if source.closed:
-            return
-        kind = event.get("type") if isinstance(event, dict) else ""
-        if not isinstance(kind, str):
-            kind = ""
-        if not kind.endswith(".delta"):
-            self._other_event(kind, event)
-        elif self._sends_all or self._deltas.is_sent(kind, event, delta_size(event)):
-            # Most of what a conversation carries is deltas, and most of these is payload: it is not even kept.
-            get = event.get
-            part = self._parts.of(kind, get("item_id"), get("response_id"), get("call_id"))
-            payload = get("delta")
-            size = (len(payload), filling(payload)) if isinstance(payload, str) else (0, 0)
-            self._intake.put_delta((source, part, monotonic_ns() + source.offset, get("event_id"), *size))
+        note_server_event(self._source, event)
 
-    @guarded(nothing)
+    @guarded_note
     def client_event(self, event: Any) -> None:
         """Note an event that the client sends, before it does: a dict, or a model of pydantic.
 
         Afterwards would be too late, as the server's answer may come first; so an event that then cannot be sent is
         noted too. `input_audio_buffer.append` is counted only.
         """
-        if self._source.closed:
-            return
-        if isinstance(event, dict):
-            # The sender may use its dict again for the next event.
-            event = event.copy()
-            kind, audio = event.get("type"), event.get("audio")
-        else:
-            kind, audio = getattr(event, "type", None), getattr(event, "audio", None)
-        if isinstance(kind, str) and kind.endswith(_APPENDS):
-            self._audio.add(decoded_size(audio) if isinstance(audio, str) else 0, self._source.now())
-        else:
-            self._put(event, Direction.CLIENT, NO_COUNTS)
+        note_client_event(self._source, event)
 
     def tool(self, call_id: str, *, name: str = "") -> ToolScope:
         """`with emitter.tool(call_id, name="get_weather"):` around the code that answers a function call.
@@ -181,7 +145,7 @@ class RealtimeEmitter:
         """As `tool`; with `states` False, `tool_started` is stated when the scope's `start` is called, or never."""
         if not (isinstance(call_id, str) and call_id):
             return _no_tool()
-        ordinal = self._calls.ordinal(call_id)
+        ordinal = self._source.tallies.calls.ordinal(call_id)
         known = name if isinstance(name, str) else ""
         return ToolScope(self._intake, self._source, call_id, known, ordinal=ordinal, states=states)
 
@@ -203,21 +167,21 @@ class RealtimeEmitter:
         source = self._source
         body = {"from": from_agent, "to": to_agent}
         self._intake.put(FactEntry(source, Fact.AGENT_HANDED_OFF, body, next_agent=to_agent))
-        # The agent's name is part of the templates.
-        self._parts = Parts()
 
     @guarded(nothing)
     def guardrail_tripped(self, guardrails: Iterable[str], *, response_id: str = "") -> None:
         """The named guardrails have stopped a response: the newest, if none is named."""
         body = {"guardrails": list(guardrails)}
-        self._state(Fact.GUARDRAIL_TRIPPED, body, response_id=response_id or self._responses.newest)
+        self._state(Fact.GUARDRAIL_TRIPPED, body, response_id=response_id or self._source.tallies.responses.newest)
 
     @guarded(nothing)
     def audio_interrupted(self, item_id: str, played_ms: int | None = None) -> None:
         """The playback of an item was cut, after so many milliseconds of it were heard (None: nobody knows)."""
         heard = {} if played_ms is None else {"played_ms": played_ms}
         body = {"item_id": contract.identifier(item_id), **heard}
-        self._state(Fact.AUDIO_INTERRUPTED, body, item_id=item_id, response_id=self._responses.of_item(item_id))
+        self._state(
+            Fact.AUDIO_INTERRUPTED, body, item_id=item_id, response_id=self._source.tallies.responses.of_item(item_id)
+        )
 
     def close(
         self, reason: Closed = Closed.SESSION_CLOSED, *, code: int | None = None, error_type: str | None = None
@@ -253,60 +217,8 @@ class RealtimeEmitter:
         weakref.finalize(self, self._close)
         return True
 
-    def _other_event(self, kind: str, event: Any) -> None:
-        notice = _NOTICED.get(kind)
-        extra = notice(self, event) if notice is not None else NO_COUNTS
-        if not self._sends_all:
-            extra = {**extra, **self._deltas.take(kind, event if isinstance(event, dict) else {})}
-        if isinstance(event, dict):
-            # The receiver may go on to work with it.
-            event = event.copy()
-        self._put(event, Direction.SERVER, extra)
-
-    def _put(self, event: Any, direction: Direction, extra: Mapping[str, int]) -> None:
-        self._intake.put(EventEntry(self._source, Rank.EVENT, weigh(event), event, direction, extra))
-
     def _state(self, fact: Fact, body: Mapping[str, Any], **about: Unpack[About]) -> None:
         self._intake.put(FactEntry(self._source, fact, body, **about))
-
-    # --- Events that the emitter itself has to look at ----------------------------------------------------------
-
-    def _audio_ended(self, _event: dict[str, Any]) -> Mapping[str, int]:
-        return self._audio.take()
-
-    def _call_complete(self, event: dict[str, Any]) -> Mapping[str, int]:
-        item = event.get("item")
-        call_id = text_of(event, "call_id") or text_of(item, "call_id")
-        if call_id and (item is None or text_of(item, "type") == "function_call"):
-            self._calls.opened(call_id, text_of(event, "type"))
-        return NO_COUNTS
-
-    def _response_created(self, event: dict[str, Any]) -> Mapping[str, int]:
-        self._responses.newest = text_of(event.get("response"), "id")
-        return NO_COUNTS
-
-    def _output_item_added(self, event: dict[str, Any]) -> Mapping[str, int]:
-        item_id = text_of(event.get("item"), "id")
-        if item_id:
-            self._responses.item_added(item_id, text_of(event, "response_id"))
-        return NO_COUNTS
-
-    def _item_added(self, event: dict[str, Any]) -> Mapping[str, int]:
-        if text_of(event.get("item"), "type") == "function_call_output":
-            self._calls.ended(text_of(event.get("item"), "call_id"))
-        return NO_COUNTS
-
-
-_NOTICED: Final[dict[str, Callable[[RealtimeEmitter, dict[str, Any]], Mapping[str, int]]]] = {
-    "input_audio_buffer.committed": RealtimeEmitter._audio_ended,
-    "input_audio_buffer.cleared": RealtimeEmitter._audio_ended,
-    "response.created": RealtimeEmitter._response_created,
-    "response.output_item.added": RealtimeEmitter._output_item_added,
-    "response.function_call_arguments.done": RealtimeEmitter._call_complete,
-    "response.output_item.done": RealtimeEmitter._call_complete,
-    "conversation.item.added": RealtimeEmitter._item_added,
-    "conversation.item.created": RealtimeEmitter._item_added,
-}
 
 
 def left_by(kind: type[BaseException] | None) -> str | None:
@@ -333,7 +245,6 @@ def version_of(distribution: str) -> str:
 def _close(
     worker: Worker,
     source: Source,
-    audio: AudioTally,
     reason: Closed = Closed.SESSION_CLOSED,
     code: int | None = None,
     error_type: str | None = None,
@@ -343,11 +254,13 @@ def _close(
         return
     details = {"code": code, "error_type": error_type}
     body = {"reason": reason, **{key: value for key, value in details.items() if value is not None}}
-    worker.close(source, FactEntry(source, Fact.STREAM_CLOSED, body, rank=Rank.KEPT, extra=audio.take()))
+    worker.close(source, FactEntry(source, Fact.STREAM_CLOSED, body, rank=Rank.KEPT, extra=source.tallies.audio.take()))
 
 
 @guarded(_nowhere)
-def _source(session_id: str | None, parent: Parent | None, content: bool | None, agent_name: str) -> Source:
+def _source(
+    session_id: str | None, parent: Parent | None, content: bool | None, agent_name: str, deltas: Deltas
+) -> Source:
     if environment.sdk_disabled() or not is_usable():
         return _nowhere()
     resource = environment.resource()
@@ -364,7 +277,7 @@ def _source(session_id: str | None, parent: Parent | None, content: bool | None,
         agent_name=agent_name,
     )
     attributes: dict[str, Any] = dict(resource.attributes)
-    return Source(encoder, resource=wire.resource(attributes), schema_url=resource.schema_url)
+    return Source(encoder, resource=wire.resource(attributes), schema_url=resource.schema_url, deltas=deltas)
 
 
 def _links(stream: Stream) -> list[dict[str, str]]:

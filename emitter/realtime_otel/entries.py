@@ -1,4 +1,4 @@
-"""What is noted: the entries of the queues, from a reference to an event to the bytes of its record.
+"""What is noted: the entries of the queues, from a note of an event to the bytes of its record.
 
 Numbers are given by the worker, in the order of the intake: so nothing needs a lock to note something, and whoever
 interrupts it (a thread, a signal handler, a finalizer) cannot share a number with it.
@@ -13,27 +13,28 @@ import bisect
 import functools
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from itertools import islice
-from typing import Any, Final, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, Unpack
 
 from realtime_otel.contract import Direction, Fact
 from realtime_otel.deltas import DeltaNote
 from realtime_otel.fields import framed
+from realtime_otel.packing import OVERHEAD, unpacked, weigh
 from realtime_otel.records import NO_COUNTS, SCOPE, About, RecordEncoder, ToolLog
+from realtime_otel.tally import Deltas, Tallies
 
-OVERHEAD: Final = 300
-"""What an entry takes in memory beside its payload, roughly."""
-DELTA_WEIGHT: Final = 700
-"""What a note of a delta takes, roughly: weighing each would cost more than noting it."""
+if TYPE_CHECKING:
+    from realtime_otel.queue import Intake
+
 MAX_RUN: Final = 128
 """Deltas in one entry, so that a request can be of any size, and that overflow drops little at a time."""
 
 _RANGES_PER_FACT: Final = 1000
-_WEIGHED_VALUES: Final = 16
-_BYTES_PER_VALUE, _BYTES_PER_OBJECT = 60, 100
-_SMALL: Final = frozenset({int, float, bool, type(None)})
+
+EventNote: TypeAlias = "tuple[Source, Any, int, Direction, Mapping[str, int]]"
+"""What is noted of any other event: the stream, the event as it was `packed`, when it was seen (of
+`time.monotonic_ns`), who sent it, and counts to add as attributes."""
 
 
 class Rank(IntEnum):
@@ -42,35 +43,6 @@ class Rank(IntEnum):
     DELTA = 0
     EVENT = 1
     KEPT = 2
-
-
-def weigh(event: Any) -> int:
-    """The bytes that an event keeps in memory, very roughly, as it is asked on the conversation's own path.
-
-    Only so many values are looked at, deep before wide: what is large is a string, and those stand at the bottom.
-    """
-    weight, left = 0, _WEIGHED_VALUES
-    values = [event]
-    while values:
-        value = values.pop()
-        kind = type(value)
-        if kind is str:
-            weight += len(value)
-        elif kind not in _SMALL:
-            inside = value.values() if kind is dict else value if kind is list else _inside(value)
-            count = len(inside)
-            weight += _BYTES_PER_OBJECT + _BYTES_PER_VALUE * count
-            values += inside if count <= left else islice(inside, left)
-            left = left - count if count < left else 0
-    return weight
-
-
-def _inside(value: Any) -> Collection[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    if isinstance(value, list | tuple):
-        return value
-    return vars(value).values() if hasattr(value, "model_dump") else ()
 
 
 class Group(NamedTuple):
@@ -92,9 +64,13 @@ class Source:
         encoder: makes its records.
         resource: the serialized Resource.
         schema_url: the resource's schema.
+        deltas: which deltas are records.
 
     Attributes:
         closed: whether anything noted from now on is ignored.
+        sends_all: whether each delta is a record.
+        intake: where its notes go. Set when the stream opens.
+        tallies: what is counted of it, or remembered.
         loss: what is counted of it in a full intake; None if there is nothing, or more has been noted since.
         group: of its records, but for logs.
         offset: between `time.monotonic_ns` and Unix nanoseconds: the wall clock at the opening, monotonic from there,
@@ -105,11 +81,21 @@ class Source:
         drops: the numbers that no record will have.
     """
 
-    __slots__ = ("closed", "drops", "encoder", "ended", "group", "loss", "offset", "seq", "time")
+    # What each event asks for comes first, so that it stands together in memory.
+    __slots__ = (  # noqa: RUF023
+        "closed", "sends_all", "intake", "tallies",
+        "drops", "encoder", "ended", "group", "loss", "offset", "seq", "time",
+    )  # fmt: skip
 
-    def __init__(self, encoder: RecordEncoder, *, resource: bytes, schema_url: str = "") -> None:
+    intake: Intake
+
+    def __init__(
+        self, encoder: RecordEncoder, *, resource: bytes, schema_url: str = "", deltas: Deltas = "all"
+    ) -> None:
         self.encoder = encoder
         self.closed = False
+        self.tallies = Tallies(deltas)
+        self.sends_all = self.tallies.deltas.sends_all
         self.loss: Loss | None = None
         self.group = _shared_group(resource, schema_url, SCOPE)
         self.offset = encoder.stream.started - time.monotonic_ns()
@@ -251,8 +237,8 @@ class DeltaRun(Entry):
         source = self.source
         self._count = len(self.notes)
         self.seq = source.number(self._count)
-        self.time = max(self.notes[0][2], source.time)
-        self.data, source.time = source.encoder.deltas.framed(self.notes, self.seq, source.time)
+        self.time = max(self.notes[0][6] + source.offset, source.time)
+        self.data, source.time = source.encoder.deltas.framed(self.notes, self.seq, source.time, source.offset)
         self.weight = len(self.data) + OVERHEAD
         self.notes = []
         return True
@@ -263,25 +249,19 @@ class DeltaRun(Entry):
 
 
 class EventEntry(Entry):
-    """An event of the protocol."""
+    """An event of the protocol, made of its note when that leaves the intake."""
 
     __slots__ = ("_direction", "_event", "_extra")
 
-    def __init__(
-        self, source: Source, rank: Rank, weight: int, event: Any, direction: Direction, extra: Mapping[str, int]
-    ) -> None:
-        # Not through the base classes: it is made on the conversation's own path.
-        self.source = source
-        self.rank = rank
-        self.weight = weight + OVERHEAD
-        self.data = b""
-        self.ends = False
-        self._event = event
-        self._direction = direction
-        self._extra = extra
+    def __init__(self, note: EventNote, rank: Rank = Rank.EVENT) -> None:
+        source, self._event, when, self._direction, self._extra = note
+        super().__init__(source, rank)
+        self.time = when + source.offset
 
     def record(self) -> bytes:
-        event, extra = self._event, self._extra
+        if self.source.tallies.later:
+            self.source.tallies.catch_up()
+        event, extra = unpacked(self._event), self._extra
         self._event, self._extra = None, NO_COUNTS
         dump = getattr(event, "model_dump", None)
         if dump is not None:

@@ -11,7 +11,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -54,6 +54,19 @@ def guarded_note(method: Callable[[S, Any], None]) -> Callable[[S, Any], None]:
 
     @functools.wraps(method)
     def call(self: S, event: Any) -> None:
+        try:
+            method(self, event)
+        except Exception as error:
+            report(method.__qualname__, error)
+
+    return call
+
+
+def guarded_listener(method: Callable[[Any, Any], None]) -> Callable[[Any, Any], Coroutine[Any, Any, None]]:
+    """As `guarded_note`, for a listener that is awaited."""
+
+    @functools.wraps(method)
+    async def call(self: Any, event: Any) -> None:
         try:
             method(self, event)
         except Exception as error:

@@ -1,7 +1,8 @@
 """Between the conversation and the worker: what was noted, and what is encoded.
 
-Memory is bounded in bytes. Overflow drops deltas first, then other events. `stream_opened` and `stream_closed` go only
-when nothing else is left, oldest first: a process that opens streams for days must not grow while nobody takes them.
+Memory is bounded in bytes; only a few events at a time wait unweighed. Overflow drops deltas first, then other events.
+`stream_opened` and `stream_closed` go only when nothing else is left, oldest first: a process that opens streams for
+days must not grow while nobody takes them.
 """
 
 from __future__ import annotations
@@ -9,21 +10,29 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from itertools import repeat
+from typing import Final, TypeAlias
 
 from realtime_otel.deltas import DeltaNote
 from realtime_otel.entries import (
-    DELTA_WEIGHT,
     MAX_RUN,
     DeltaRun,
     DropEntry,
     Entry,
+    EventEntry,
+    EventNote,
     Loss,
     Marker,
     Queued,
     Rank,
     Source,
 )
+
+PLACE: Final = 700
+"""The bytes of a place in the intake: what a note of a delta takes, roughly."""
+MAX_UNWEIGHED: Final = 128
+"""So many events may wait unweighed, each in one place: the worker mostly comes before there are more. Each of them is
+at most as large as the messages that the application itself accepts."""
 
 MAX_QUEUE_BYTES: Final = 64 * 1024 * 1024
 """What all streams of a process may hold in memory for one destination. A quarter is for what waits to be encoded."""
@@ -42,31 +51,37 @@ class Batch:
         self.runs: dict[Source, DeltaRun] = {}
 
 
+Noted: TypeAlias = "Marker | Loss | Entry | DeltaNote | EventNote"
+
+
 class Intake:
     """What was noted and is not encoded yet. Safe to use from any thread, signal handler and finalizer.
 
-    A delta is put without a lock: a deque appends in one step. Everything else is weighed, and its weight is added up
-    under a lock, which costs little, as there is little of it.
+    Nothing is put under a lock: a deque appends in one step, and its length is what it weighs. For that, what weighs
+    more than a place has as many empty places behind it.
+
+    Attributes:
+        notes: and empty places. A delta of the usual weight is appended by whoever notes it, as long as there are less
+            than ...
+        room_for_deltas: ... so many of them. For what else is appended so, there is ...
+        room_for_events: ... this.
+        unweighed: how many events have been put unweighed since the worker came.
     """
 
+    __slots__ = ("_indebted", "_lock", "_room", "notes", "room_for_deltas", "room_for_events", "unweighed")
+
     def __init__(self, max_bytes: int) -> None:
-        # Reentrant: a finalizer that logs may run inside `put`, and an RLock costs no more than a Lock.
+        # For what is counted. Reentrant: a finalizer that logs may run at any line.
         self._lock = threading.RLock()
-        self._notes: deque[Marker | Loss | Entry | DeltaNote] = deque()
-        self._max: tuple[int, ...] = (max_bytes * 3 // 4, max_bytes, _BOUNDLESS)
-        # What all that is no delta weighs beyond the weight of as many deltas.
-        self._more = 0
+        self.notes: deque[Noted | None] = deque()
+        places = max_bytes // PLACE
+        self._room: tuple[int, ...] = (places * 3 // 4, places, _BOUNDLESS)
+        self.room_for_deltas, self.room_for_events, _ = self._room
+        self.unweighed = 0
         self._indebted: set[Source] = set()
 
     def __len__(self) -> int:
-        return len(self._notes)
-
-    def put_delta(self, note: DeltaNote) -> None:
-        """Keep a delta, or count it if there is no room: the hot path."""
-        if (len(self._notes) + 1) * DELTA_WEIGHT + self._more <= self._max[0]:
-            self._notes.append(note)
-        else:
-            self._refuse(note[0])
+        return len(self.notes)
 
     def put(self, entry: Entry, *, ends: bool = False) -> None:
         """Give the entry its time and keep it, or count it if there is no room for it.
@@ -80,13 +95,28 @@ class Intake:
         entry.time = source.now()
         if ends:
             entry.ends = source.closed = True
+        self.keep(entry, source, entry.weight, entry.rank)
+
+    def keep(self, noted: Noted, source: Source, weight: int, rank: Rank) -> None:
+        """Keep what was noted of a stream and takes so many bytes, or count it if there is no room for it."""
+        more = weight // PLACE
+        if len(self.notes) + more >= self._room[rank]:
+            self.refuse(source)
+            return
+        source.loss = None
+        self.notes.append(noted)
+        if more:
+            self.notes.extend(repeat(None, more))
+
+    def refuse(self, source: Source) -> None:
+        """Count what there is no room for."""
+        now = source.now()
         with self._lock:
-            if len(self._notes) * DELTA_WEIGHT + self._more + entry.weight > self._max[entry.rank]:
-                self._refuse(source)
-            else:
-                source.loss = None
-                self._more += entry.weight - DELTA_WEIGHT
-                self._notes.append(entry)
+            loss = source.loss
+            if loss is None:
+                loss = source.loss = Loss(source, now)
+                self.notes.append(loss)
+            loss.count += 1
 
     def close(self, last: Entry) -> None:
         """Put a stream's last entry; what comes after it is ignored."""
@@ -94,9 +124,7 @@ class Intake:
 
     def mark(self, marker: Marker) -> None:
         """Put a marker behind everything noted so far."""
-        with self._lock:
-            self._more += marker.weight - DELTA_WEIGHT
-            self._notes.append(marker)
+        self.notes.append(marker)
 
     def drop(self, gone: Queued) -> None:
         """Remember that its records will not come."""
@@ -114,10 +142,13 @@ class Intake:
         """
         batch = batch or Batch()
         runs = batch.runs
-        for _ in range(min(most, len(self._notes))):
-            note = self._notes.popleft()
+        for _ in range(min(most, len(self.notes))):
+            note = self.notes.popleft()
             if not isinstance(note, tuple):
-                self._take_entry(note, batch)
+                if note is not None:
+                    self._take_entry(note, batch)
+            elif len(note) == 5:
+                self._take_entry(EventEntry(note), batch)
             elif (run := runs.get(note[0])) is not None and len(run.notes) < MAX_RUN:
                 run.notes.append(note)
             elif not note[0].ended:
@@ -132,27 +163,17 @@ class Intake:
         return [DropEntry(source, ranges) for source, ranges in owed]
 
     def _take_entry(self, entry: Marker | Loss | Entry, batch: Batch) -> None:
-        with self._lock:
-            self._more -= entry.weight - DELTA_WEIGHT
-            if isinstance(entry, Loss) and entry.source.loss is entry:
+        if isinstance(entry, Loss):
+            with self._lock:
                 # Whatever is refused from here on comes behind it.
-                entry.source.loss = None
+                if entry.source.loss is entry:
+                    entry.source.loss = None
         if not isinstance(entry, Marker):
             batch.runs.pop(entry.source, None)
             if entry.source.ended:
                 return
             entry.source.ended = entry.ends
         batch.entries.append(entry)
-
-    def _refuse(self, source: Source) -> None:
-        now = source.now()
-        with self._lock:
-            loss = source.loss
-            if loss is None:
-                loss = source.loss = Loss(source, now)
-                self._more -= DELTA_WEIGHT
-                self._notes.append(loss)
-            loss.count += 1
 
 
 class Backlog:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from realtime_otel import contract
+from realtime_otel.fields import text_of
+from realtime_otel.packing import unpacked
 
 Deltas: TypeAlias = Literal["all", "first", "off"]
 
@@ -16,7 +19,7 @@ _MAX_OPEN: Final = 1024
 _ENDINGS: Final = (".done", ".completed", ".failed")
 
 
-def checked(deltas: str) -> str:
+def checked(deltas: Deltas) -> Deltas:
     """The word itself.
 
     Raises:
@@ -29,6 +32,8 @@ def checked(deltas: str) -> str:
 
 class AudioTally:
     """`input_audio_buffer.append`: how many, how many bytes, when the first and the last."""
+
+    __slots__ = ("_count", "_first", "_last", "_lock", "_size")
 
     def __init__(self) -> None:
         # Reentrant, as a finalizer may run, and send, at any line.
@@ -45,9 +50,9 @@ class AudioTally:
 
     def take(self) -> dict[str, int]:
         """The counts since the last time, as attributes; empty if there were none."""
+        if not self._count:
+            return {}
         with self._lock:
-            if not self._count:
-                return {}
             taken = {
                 contract.AUDIO_COUNT: self._count,
                 contract.AUDIO_SIZE: self._size,
@@ -103,6 +108,8 @@ class CallTally:
     ends when its output has been added to the conversation, and opens again with another event of the first one's type.
     """
 
+    __slots__ = ("_calls",)
+
     def __init__(self) -> None:
         self._calls: dict[str, _Call] = {}
 
@@ -127,6 +134,8 @@ class CallTally:
 class Responses:
     """Which response is the newest, and which one an item belongs to: what the framework says of either names none."""
 
+    __slots__ = ("_of_items", "newest")
+
     def __init__(self) -> None:
         self.newest = ""
         self._of_items: dict[str, str] = {}
@@ -138,6 +147,81 @@ class Responses:
     def of_item(self, item_id: str) -> str:
         """The response's id; "" if the item has not been seen to be added to one."""
         return self._of_items.get(item_id, "")
+
+
+class Tallies:
+    """All that is counted of a stream, or remembered.
+
+    Which time a call is open, and which response is the newest, is asked rarely. So the events that say it are only
+    kept, until somebody asks or the worker encodes them.
+
+    Args:
+        deltas: which deltas are records.
+
+    Attributes:
+        audio: of the client.
+        deltas: that are not sent.
+        later: events of the types `LOOKED_AT`, as the intake has them, that nobody has looked at yet.
+    """
+
+    __slots__ = ("_calls", "_lock", "_responses", "audio", "deltas", "later")
+
+    def __init__(self, deltas: Deltas) -> None:
+        self.deltas = DeltaTally(deltas)
+        self.audio = AudioTally()
+        self.later: deque[Any] = deque()
+        self._calls = CallTally()
+        self._responses = Responses()
+        # Reentrant, as a finalizer may run at any line.
+        self._lock = threading.RLock()
+
+    @property
+    def calls(self) -> CallTally:
+        """Of the calls that the server has completed."""
+        self.catch_up()
+        return self._calls
+
+    @property
+    def responses(self) -> Responses:
+        """Of the responses that the server has created."""
+        self.catch_up()
+        return self._responses
+
+    def catch_up(self) -> None:
+        """Look at the events that are left, in their order."""
+        with self._lock:
+            while self.later:
+                event = unpacked(self.later.popleft())
+                LOOKED_AT[event["type"]](self, event)
+
+    def _call_complete(self, event: Mapping[str, Any]) -> None:
+        item = event.get("item")
+        call_id = text_of(event, "call_id") or text_of(item, "call_id")
+        if call_id and (item is None or text_of(item, "type") == "function_call"):
+            self._calls.opened(call_id, text_of(event, "type"))
+
+    def _response_created(self, event: Mapping[str, Any]) -> None:
+        self._responses.newest = text_of(event.get("response"), "id")
+
+    def _output_item_added(self, event: Mapping[str, Any]) -> None:
+        item_id = text_of(event.get("item"), "id")
+        if item_id:
+            self._responses.item_added(item_id, text_of(event, "response_id"))
+
+    def _item_added(self, event: Mapping[str, Any]) -> None:
+        if text_of(event.get("item"), "type") == "function_call_output":
+            self._calls.ended(text_of(event.get("item"), "call_id"))
+
+
+LOOKED_AT: Final[Mapping[str, Callable[[Tallies, Mapping[str, Any]], None]]] = {
+    "response.created": Tallies._response_created,
+    "response.output_item.added": Tallies._output_item_added,
+    "response.function_call_arguments.done": Tallies._call_complete,
+    "response.output_item.done": Tallies._call_complete,
+    "conversation.item.added": Tallies._item_added,
+    "conversation.item.created": Tallies._item_added,
+}
+"""What an event that the server has sent says of calls and responses, by its type."""
 
 
 @dataclass(slots=True)

@@ -187,6 +187,7 @@ class Worker:
     def _encode(self) -> None:
         """Encode what was noted until now."""
         batch, until = Batch(), time.monotonic() + _BURST_SECONDS
+        self.intake.unweighed = 0
         for left in range(len(self.intake), 0, -_BURST):
             self.intake.take(min(left, _BURST), batch)
             until = _breathe(until)

@@ -29,8 +29,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from realtime_otel import RealtimeEmitter, contract, entries, environment, transport
-from realtime_otel import emitter as noting
+from realtime_otel import RealtimeEmitter, contract, entries, environment, noting, transport
 from tests.sidecar import Backend, Client, SidecarProcess
 from tests.stack.processes import free_port
 
@@ -325,7 +324,7 @@ def outage(folder: Path, minutes: float, *, hurried: bool) -> tuple[list[Call], 
         happened = Outage(relay, minutes * 60, clock)
         with (
             mock.patch.object(entries, "time", clock or time),
-            mock.patch.object(noting, "monotonic_ns", (clock or time).monotonic_ns),  # of deltas
+            mock.patch.object(noting, "monotonic_ns", (clock or time).monotonic_ns),  # of events
         ):
             happened.run()
         sessions = found(backend, happened.calls)

@@ -24,6 +24,7 @@ import realtime_otel
 from examples.realtime_server import Scenario, serve
 from examples.realtime_server.scenario import Call, Reply
 from realtime_otel import RealtimeEmitter, ToolLogHandler, contract, transport
+from realtime_otel.tally import Deltas
 from tests.integration.emitting import (
     assert_gapless,
     attribute,
@@ -234,9 +235,9 @@ def is_guarded(frame: FrameType) -> bool:
     return False
 
 
-def use_everything(handler: logging.Handler) -> RealtimeEmitter:
+def use_everything(handler: logging.Handler, deltas: Deltas) -> RealtimeEmitter:
     """What a host can ask of an emitter, once."""
-    with RealtimeEmitter(attributes={"tenant": "blue"}, deltas="first", server_address="api.openai.com") as emitter:
+    with RealtimeEmitter(attributes={"tenant": "blue"}, deltas=deltas, server_address="api.openai.com") as emitter:
         emitter.server_event({"type": "session.created", "session": {"id": "sess_1"}})
         emitter.server_event({"type": "response.output_item.added", "response_id": "r", "item": {"id": "item_1"}})
         emitter.server_event({"type": "response.output_audio.delta", "item_id": "item_1", "delta": "QUJD"})
@@ -254,11 +255,12 @@ def use_everything(handler: logging.Handler) -> RealtimeEmitter:
     return emitter
 
 
+@pytest.mark.parametrize("deltas", ["all", "first"])
 def test_an_error_at_any_line_of_the_emitter_reaches_no_host_and_is_logged_once(
-    collector: LogsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    collector: LogsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, deltas: Deltas
 ) -> None:
     handler, tracing = ToolLogHandler(), sys.gettrace()
-    use_everything(handler)
+    use_everything(handler, deltas)
     places = set()
     for at in range(2000):
         monkeypatch.setattr(realtime_otel.guard, "_quiet", {})
@@ -267,7 +269,7 @@ def test_an_error_at_any_line_of_the_emitter_reaches_no_host_and_is_logged_once(
         sys.settrace(injection)
         try:
             # In a context of its own: where leaving a tool fails, its span stays current.
-            contextvars.copy_context().run(use_everything, handler)
+            contextvars.copy_context().run(use_everything, handler, deltas)
         finally:
             sys.settrace(tracing)
         if not injection.where:
@@ -282,8 +284,8 @@ def test_an_error_at_any_line_of_the_emitter_reaches_no_host_and_is_logged_once(
 
     assert len(places) > 150
     seen = {place.split(":")[0] for place in places}
-    assert seen >= {"Intake.put", "Intake.put_delta", "RealtimeEmitter.server_event", "_tool_log", "_close"}
-    after = use_everything(handler)
+    assert seen >= {"Intake.put", "note_server_event", "_note", "RealtimeEmitter.server_event", "_tool_log", "_close"}
+    after = use_everything(handler, deltas)
     assert after.flush(20)
     mine = [each for each in collector.records() if attribute(each, contract.EMITTER_ID) == after.stream.emitter_id]
     assert_gapless(sorted(mine, key=lambda record: int(attribute(record, contract.SEQ))))

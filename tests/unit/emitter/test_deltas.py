@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
 
 from realtime_otel.contract import Direction
-from realtime_otel.deltas import DELTA_IDS, DeltaNote, Parts
+from realtime_otel.deltas import DeltaNote
 from realtime_otel.entries import MAX_RUN, DeltaRun, Source
 from realtime_otel.fields import framed
+from realtime_otel.noting import note_server_event
 from realtime_otel.queue import Intake
 from realtime_otel.records import RecordEncoder
-from realtime_otel.redact import filling
 from tests.unit.emitter.recordings import recorded_events
 from tests.unit.emitter.streams import STARTED, stream_of
 
@@ -41,12 +41,14 @@ deltas = st.fixed_dictionaries(
 )
 
 
-def noted(source: Source, event: dict[str, Any], seen: int, parts: Parts | None = None) -> DeltaNote:
-    payload = event.get("delta")
-    size = (len(payload), filling(payload)) if isinstance(payload, str) else (0, 0)
-    ids = (event.get(key) for key in DELTA_IDS)
-    part = (Parts() if parts is None else parts).of(event["type"], *ids)
-    return (source, part, seen, event.get("event_id"), *size)
+def noted(source: Source, event: dict[str, Any], seen: int) -> DeltaNote:
+    """The note that the emitter makes of a delta, if it sees it then (of the clock of notes)."""
+    source.intake = Intake(PLENTY)
+    note_server_event(source, event)
+    note = source.intake.notes[0]
+    assert isinstance(note, tuple)
+    assert len(note) == 9
+    return (*note[:6], seen, *note[7:])
 
 
 def one_by_one(encoder: RecordEncoder, events: list[dict[str, Any]], seq: int, times: list[int]) -> bytes:
@@ -62,8 +64,7 @@ def test_a_run_has_the_bytes_of_its_records(events: list[dict[str, Any]], seq: i
     source = Source(encoder, resource=b"")
     times = [STARTED + at for at in range(len(events))]
 
-    parts = Parts()
-    notes = [noted(source, event, time, parts) for event, time in zip(events, times, strict=True)]
+    notes = [noted(source, event, time) for event, time in zip(events, times, strict=True)]
 
     assert encoder.deltas.framed(notes, seq, 0) == (one_by_one(encoder, events, seq, times), times[-1])
 
@@ -91,10 +92,10 @@ def test_what_was_seen_before_the_record_before_it_has_the_same_time() -> None:
 
 def test_the_deltas_of_a_stream_are_joined_up_to_what_else_it_says() -> None:
     one, other = (Source(RecordEncoder(stream_of()), resource=b"") for _ in range(2))
-    intake = Intake(PLENTY)
-    for at in range(2 * MAX_RUN + 10):
+    one.intake = other.intake = intake = Intake(PLENTY)
+    for _ in range(2 * MAX_RUN + 10):
         for source in (one, other):
-            intake.put_delta(noted(source, {"type": "x.delta"}, STARTED + at))
+            note_server_event(source, {"type": "x.delta", "delta": ""})
 
     runs = [entry for entry in intake.take(1 << 20) if isinstance(entry, DeltaRun) and entry.encode()]
 
@@ -104,11 +105,11 @@ def test_the_deltas_of_a_stream_are_joined_up_to_what_else_it_says() -> None:
 
 
 def test_more_types_than_are_remembered_change_nothing() -> None:
-    encoder, parts = RecordEncoder(stream_of()), Parts()
+    encoder = RecordEncoder(stream_of())
     source = Source(encoder, resource=b"")
     for number in range(300):
         event = {"type": f"x{number % 100}.delta", "event_id": "e" * (number // 3), "item_id": "item_1"}
-        run, _ = encoder.deltas.framed([noted(source, event, STARTED, parts)], number, 0)
+        run, _ = encoder.deltas.framed([noted(source, event, STARTED)], number, 0)
         assert run == one_by_one(encoder, [event], number, [STARTED])
 
 
@@ -119,9 +120,10 @@ def test_a_delta_that_cannot_be_encoded_is_stated_as_lost_with_its_run() -> None
         def isidentifier(self) -> bool:
             raise RuntimeError
 
-    source, intake = Source(RecordEncoder(stream_of()), resource=b""), Intake(PLENTY)
+    source = Source(RecordEncoder(stream_of()), resource=b"")
+    source.intake = intake = Intake(PLENTY)
     for event_id in ("event_1", Hostile("event_2"), "event_3"):
-        intake.put_delta(noted(source, {"type": "x.delta", "event_id": event_id}, STARTED))
+        note_server_event(source, {"type": "x.delta", "event_id": event_id})
     (run,) = intake.take(10)
     with pytest.raises(RuntimeError):
         run.encode()

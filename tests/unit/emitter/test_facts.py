@@ -104,8 +104,8 @@ def test_items_of_long_ago_are_forgotten(emitter: RealtimeEmitter, collector: Co
     for number in range(5000):
         emitter.server_event({**ADDED, "item": {"id": f"item_{number}"}})
 
-    assert emitter._responses.of_item("item_0") == ""
-    assert emitter._responses.of_item("item_4999") == "resp_1"
+    assert emitter._source.tallies.responses.of_item("item_0") == ""
+    assert emitter._source.tallies.responses.of_item("item_4999") == "resp_1"
 
 
 # --- The server -----------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def use(emitter: RealtimeEmitter) -> None:
     emitter.close()
 
 
-@pytest.mark.parametrize("name", ["put", "close", "mark"])
+@pytest.mark.parametrize("name", ["put", "keep", "close", "mark"])
 def test_a_failure_inside_reaches_no_caller_and_is_reported_without_its_message(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -124,6 +124,6 @@ def test_what_ends_the_process_is_not_held_back(
         raise stop
 
     with RealtimeEmitter() as emitter, monkeypatch.context() as patched:
-        patched.setattr(Intake, "put", interrupt)
+        patched.setattr("realtime_otel.emitter.note_server_event", interrupt)
         with pytest.raises(stop):
             emitter.server_event({"type": "x"})

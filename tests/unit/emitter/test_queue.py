@@ -13,10 +13,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
 
 from realtime_otel import contract
 from realtime_otel.contract import Direction, Fact
-from realtime_otel.deltas import Part
 from realtime_otel.entries import (
-    DELTA_WEIGHT,
-    OVERHEAD,
     DropEntry,
     Drops,
     Entry,
@@ -27,21 +24,23 @@ from realtime_otel.entries import (
     Queued,
     Rank,
     Source,
-    weigh,
 )
-from realtime_otel.queue import Backlog, Intake
+from realtime_otel.noting import note_server_event
+from realtime_otel.packing import OVERHEAD, weigh
+from realtime_otel.queue import PLACE, Backlog, Intake
 from realtime_otel.records import NO_COUNTS, RecordEncoder, ToolLog
 from tests.unit.emitter.streams import attributes_of, stream_of
 
 PLENTY = 1 << 40
+DELTA = {"type": "x.delta", "event_id": "event_1", "item_id": "item_1", "response_id": "resp_1", "delta": "QUJD"}
 
 
 def source_of() -> Source:
     return Source(RecordEncoder(stream_of()), resource=b"")
 
 
-def entry_of(source: Source, rank: Rank = Rank.EVENT, weight: int = 0, event: Any = None) -> EventEntry:
-    return EventEntry(source, rank, weight, event or {"type": "x"}, Direction.SERVER, NO_COUNTS)
+def entry_of(source: Source, rank: Rank = Rank.EVENT, event: Any = None) -> EventEntry:
+    return EventEntry((source, event or {"type": "x"}, 0, Direction.SERVER, NO_COUNTS), rank)
 
 
 def encoded(entries: Sequence[Queued]) -> list[LogRecord]:
@@ -116,36 +115,36 @@ def test_nothing_comes_after_the_last_entry_of_a_stream() -> None:
 
 
 def test_a_full_intake_refuses_deltas_before_other_events_and_never_the_ends_of_a_stream() -> None:
-    source, intake = source_of(), Intake(10 * OVERHEAD)
+    source, intake = source_of(), Intake(10 * PLACE)
     for rank in [Rank.DELTA] * 9 + [Rank.EVENT] * 5 + [Rank.KEPT] * 2:
         intake.put(entry_of(source, rank))
 
     taken = encoded_from(intake)
-    assert [entry.rank for entry in taken] == [Rank.DELTA] * 7 + [Rank.EVENT] * 3 + [Rank.KEPT] * 2
+    assert [entry.rank for entry in taken] == [Rank.DELTA] * 7 + [Rank.EVENT] * 2 + [Rank.KEPT] * 2
     (stated,) = intake.take_drops()
-    assert ranges_of(stated) == [[8, 8], [12, 13]]
+    assert ranges_of(stated) == [[8, 8], [11, 13]]
     assert stated.seq == 7
     assert intake.take_drops() == []
 
 
 def test_deltas_that_a_full_intake_refuses_are_stated_where_they_were_seen() -> None:
-    source, intake = source_of(), Intake(12 * DELTA_WEIGHT)
-    delta = (source, Part("x.delta", None, None, None), source.now(), None, 0, 0)
+    source, intake = source_of(), Intake(12 * PLACE)
+    source.intake = intake
     for _ in range(20):
-        intake.put_delta(delta)
+        note_server_event(source, DELTA)
     intake.put(entry_of(source))
-    intake.put_delta(delta)
+    note_server_event(source, DELTA)
 
     records = [record for entry in encoded_from(intake) for record in records_of(entry)]
 
     assert [attributes_of(record)[contract.SEQ] for record in records] == [*range(9), 20]
     assert [ranges_of(stated) for stated in intake.take_drops()] == [[[10, 19], [21, 21]]]
-    intake.put_delta(delta)
+    note_server_event(source, DELTA)
     assert len(intake.take(10)) == 1
 
 
 def test_what_was_taken_makes_room() -> None:
-    source, intake = source_of(), Intake(2 * OVERHEAD)
+    source, intake = source_of(), Intake(2 * PLACE)
     for _ in range(20):
         intake.put(entry_of(source))
         intake.take(1)
@@ -261,7 +260,7 @@ def test_a_marker_that_nobody_waits_for_any_longer_is_dropped_like_a_delta() -> 
 
 
 def test_a_marker_takes_room_as_long_as_it_is_there() -> None:
-    intake = Intake(2 * OVERHEAD)
+    intake = Intake(2 * PLACE)
     for _ in range(2):
         intake.mark(Marker())
     intake.put(entry_of(source_of()))

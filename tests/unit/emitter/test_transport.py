@@ -15,8 +15,9 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from realtime_otel import contract, guard, transport, wire
 from realtime_otel.contract import Direction, Fact
-from realtime_otel.entries import OVERHEAD, EventEntry, FactEntry, LogEntry, Rank, Source
+from realtime_otel.entries import EventEntry, FactEntry, LogEntry, Rank, Source
 from realtime_otel.otlp import Answer, Outcome
+from realtime_otel.packing import OVERHEAD
 from realtime_otel.records import NO_COUNTS, RecordEncoder, ToolLog
 from realtime_otel.transport import MAX_REQUEST_BYTES, Worker
 from tests.unit.emitter.collector import AWAY, REFUSED, TAKEN, Collector, answers
@@ -55,7 +56,7 @@ def close(worker: Worker, source: Source) -> None:
 def put(worker: Worker, source: Source, count: int = 1, rank: Rank = Rank.EVENT, size: int = 0) -> None:
     for _ in range(count):
         event = {"type": "x", "list": [["a" * 9] * 9] * (size // 180)}
-        worker.intake.put(EventEntry(source, rank, 0, event, Direction.SERVER, NO_COUNTS))
+        worker.intake.put(EventEntry((source, event, 0, Direction.SERVER, NO_COUNTS), rank))
 
 
 def accounted(records: list[LogRecord]) -> list[int]:
@@ -204,7 +205,7 @@ def test_an_event_that_cannot_be_encoded_is_stated_as_dropped() -> None:
     with working(collector) as worker:
         source = opened(worker)
         put(worker, source)
-        worker.intake.put(EventEntry(source, Rank.EVENT, 0, Unspeakable(type="x"), Direction.SERVER, NO_COUNTS))
+        worker.intake.put(EventEntry((source, Unspeakable(type="x"), 0, Direction.SERVER, NO_COUNTS)))
         put(worker, source)
         assert worker.flush(PATIENCE)
         assert worker.flush(PATIENCE)
