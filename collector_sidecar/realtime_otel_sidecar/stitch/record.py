@@ -45,7 +45,6 @@ class Record(Struct, frozen=True, kw_only=True, gc=False):
     agent_name: str = ""
     delta_size: int = 0
     audio_first: int = 0
-    audio_last: int = 0
     events_only: bool = False
     """Content in the body is not meant for spans (`realtime_otel.contract.CONTENT_EVENTS_ONLY`)."""
     body: str = ""
