@@ -292,7 +292,10 @@ class Engine:
             refuse(group, self._reason)
         elif self._bounds.refusal:  # and the clock that counts silence stands still
             refuse(group, self._reason)
-            self._write(Batch(), [])
+            batch = Batch()
+            if not self._database.sizes.outbox_rows:
+                self._outlet.let_go_one(time.time_ns(), batch)
+            self._write(batch, [])
         else:
             self._take(group)
         self._wipe()

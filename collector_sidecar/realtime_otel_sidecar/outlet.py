@@ -112,13 +112,24 @@ class Outlet:
             return "keep_slow_turns"
         return "keep_ratio" if is_kept(session.trace_id, settings.keep_ratio) else ""
 
+    def let_go_one(self, now: int, batch: Batch) -> None:
+        """Let go of a conversation, for the disk is full, and nothing else is there that could leave it.
+
+        As long as nothing is taken in, none ends, which is what all that is held waits for.
+        """
+        if self._size:
+            self._let_go_oldest(now, batch)
+
     def _make_room(self, now: int, batch: Batch) -> None:
-        """Let go of the conversations that have been held for longest: what comes of them then goes out at once."""
         while self._size > self._most:
-            stream = next(name for name, held in self._held.items() if held.size)
-            self._close(Verdict(stream, now, keep=True), batch)
-            self._keep(HeldRow(stream, OutboxRow(now, 0, b""), Facts(let_go=True)), batch)
-            self._counters.limits_reached["held_mib"] += 1
+            self._let_go_oldest(now, batch)
+
+    def _let_go_oldest(self, now: int, batch: Batch) -> None:
+        """Let go of the conversation that has been held for longest: what comes of it then goes out at once."""
+        stream = next(name for name, held in self._held.items() if held.size)
+        self._close(Verdict(stream, now, keep=True), batch)
+        self._keep(HeldRow(stream, OutboxRow(now, 0, b""), Facts(let_go=True)), batch)
+        self._counters.limits_reached["held_mib"] += 1
 
     def _close_ended(self, still_open: Collection[str], now: int, batch: Batch) -> None:
         """What is held of other streams goes out: nobody will decide about it."""

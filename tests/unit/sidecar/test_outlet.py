@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from realtime_otel import contract
 from realtime_otel.contract import Kind
+from realtime_otel_sidecar import bounds
 from realtime_otel_sidecar.history import SESSION, unlist
 from realtime_otel_sidecar.outlet import is_kept
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
@@ -200,6 +202,30 @@ def test_without_room_to_wait_what_is_held_longest_goes_out_and_what_comes_of_it
         assert held(rig) == 0
         assert rig.engine.counters.conversations_kept == {"held_mib": 1}
         assert rig.rows("SELECT count(*) FROM held") == [(0,)]
+
+
+def test_a_disk_that_only_what_is_held_can_make_room_on_gets_it_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing would be taken in, so no conversation would end, and none would ever be let go."""
+    free = [2**40]
+    real = os.statvfs(tmp_path)
+    monkeypatch.setattr(bounds, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(
+        os, "statvfs", lambda _path: os.statvfs_result((*real[:1], 1, real[2], free[0], free[0], *real[5:]))
+    )
+    first, second = one_by_one(calm("first"), size=8), one_by_one(calm("second"), size=8)
+    with Rig(tmp_path / "data", **NOTHING_KEPT) as rig:
+        rig.take(*first[:-1], *second[:-1])
+        of_second = rig.rows("SELECT sum(spans) FROM held WHERE stream = 'second'")[0][0]
+        free[0] = 0
+        eventually(lambda: bool(waiting(rig)))
+        assert held(rig) == of_second, "while they wait to be sent, that may make room enough"
+        free[0] = 2**40
+        eventually(lambda: rig.engine.serving)
+        rig.take(first[-1], second[-1])
+        assert waiting(rig) == stitched(first)
+        assert rig.engine.counters.conversations_kept == {"held_mib": 1}
 
 
 def test_two_sessions_under_one_chosen_id_are_decided_apart(tmp_path: Path) -> None:
