@@ -80,12 +80,8 @@ class Ended(Struct, array_like=True, frozen=True):
     names: bytes
     """Hashes of what it can be looked for by, end to end: see `name_of`."""
 
-    def is_called(self, text: str) -> bool:
-        """Whether this is one of its stream's id, its sessions' ids, and the application's own values."""
-        return self.has_name(name_of(text))
-
     def has_name(self, name: bytes) -> bool:
-        """Whether this is one of its names, hashed."""
+        """Whether this is `name_of` its stream's id, one of its sessions' ids, or a value of the application's."""
         return name in self.names and any(
             self.names[at : at + NAME_BYTES] == name for at in range(0, len(self.names), NAME_BYTES)
         )

@@ -24,8 +24,8 @@ from grpc_status import rpc_status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from ..credentials import Credentials
-from ..store.database import OutboxReader
 from ..store.folder import is_corrupt
+from ..store.outbox import OutboxReader
 from ..store.rows import DeadLetter
 from ..telemetry.latencies import TRACES, Latencies
 from .connection import Connection, hint

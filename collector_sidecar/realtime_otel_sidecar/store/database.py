@@ -450,35 +450,6 @@ class Database:
         return self._connection.execute(query, values).fetchone()
 
 
-class OutboxReader:
-    """The sender's own connection: it reads while the owner of the database writes."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = files.connect(path)
-
-    def after(self, last: int, *, max_bytes: int) -> list[tuple[int, bytes]]:
-        """Id and data of the next rows, at least one if there is one, together at most ``max_bytes``."""
-        rows: list[tuple[int, bytes]] = []
-        size = 0
-        query = "SELECT id, data FROM outbox WHERE id > ? ORDER BY id"
-        with closing(self._connection.execute(query, (last,))) as found:
-            for row_id, data in found:
-                size += len(data)
-                if rows and size > max_bytes:
-                    break
-                rows.append((row_id, data))
-        return rows
-
-    def newest(self) -> tuple[int, bytes] | None:
-        """Id and data of the last row."""
-        query = "SELECT id, data FROM outbox ORDER BY id DESC LIMIT 1"
-        row: tuple[int, bytes] | None = self._connection.execute(query).fetchone()
-        return row
-
-    def close(self) -> None:
-        self._connection.close()
-
-
 def _added(batch: Batch) -> Sizes:
     return Sizes(
         outbox_rows=len(batch.outbox),

@@ -24,7 +24,8 @@ from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.spans import Span
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.store import folder
-from realtime_otel_sidecar.store.database import Database, OutboxReader
+from realtime_otel_sidecar.store.database import Database
+from realtime_otel_sidecar.store.outbox import OutboxReader
 from realtime_otel_sidecar.store.rows import Batch, Delivered
 from realtime_otel_sidecar.waiting import Pending
 from tests.sidecar import Backend, Contents, spans_of

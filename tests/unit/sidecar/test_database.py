@@ -12,8 +12,9 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from realtime_otel_sidecar.otlp.decode import decode_request
-from realtime_otel_sidecar.store.database import Database, OutboxReader
+from realtime_otel_sidecar.store.database import Database
 from realtime_otel_sidecar.store.folder import StoreError
+from realtime_otel_sidecar.store.outbox import OutboxReader
 from realtime_otel_sidecar.store.reading import Reader
 from realtime_otel_sidecar.store.rows import (
     HISTORY_ROW_BYTES as ROW,

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from realtime_otel import contract
 from realtime_otel.contract import Kind
 from realtime_otel_sidecar import history
-from realtime_otel_sidecar.history import Ended, Mark, ended_of, holders, list_spans, listed_of, sessions_ended, unlist
+from realtime_otel_sidecar.history import (
+    Ended,
+    Mark,
+    ended_of,
+    holders,
+    list_spans,
+    listed_of,
+    name_of,
+    sessions_ended,
+    unlist,
+)
 from realtime_otel_sidecar.stitch import attributes as key
 from realtime_otel_sidecar.stitch.spans import Resource, Span
 from tests import conversations as talk
@@ -89,9 +99,9 @@ def test_a_session_is_found_by_its_ids_and_by_what_the_application_calls_it() ->
     steps = [*opened(attributes=attributes), *session(session_id="sess_1"), *session(session_id="sess_2"), *closed()]
     (found,) = ended(record(steps, "the-stream").request())
     for text in ("the-stream", "sess_1", "sess_2", "C-77", "red", "blue", "4711"):
-        assert found.is_called(text), text
+        assert found.has_name(name_of(text)), text
     for text in ("", "sess_3", "1.5", "True", "gpt-realtime", "openai", "customer"):
-        assert not found.is_called(text), text
+        assert not found.has_name(name_of(text)), text
     assert (found.key, found.service, found.reason, found.sampled) == (
         "the-stream",
         "agent-the-stream",
@@ -105,7 +115,7 @@ def test_a_session_under_a_chosen_id_has_the_key_that_its_records_have() -> None
     chosen = conversation("CA-1", turns=1, chosen=True)
     (first,) = ended(chosen.request())
     assert first.key == chosen.stream.key != "CA-1"
-    assert first.is_called("CA-1")
+    assert first.has_name(name_of("CA-1"))
 
 
 def test_no_text_that_may_name_a_person_is_written_down(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from realtime_otel_sidecar.otlp import sender as sender_module
 from realtime_otel_sidecar.otlp.refusal import PROBES, pieces, single_spans
-from realtime_otel_sidecar.store.database import Database, OutboxReader
+from realtime_otel_sidecar.store.database import Database
+from realtime_otel_sidecar.store.outbox import OutboxReader
 from realtime_otel_sidecar.store.rows import Batch, OutboxRow
 from tests.sidecar import Answer, Backend, exhausted, partial, refused, spans_of, unavailable
 from tests.unit.sidecar.rig import eventually

@@ -11,7 +11,8 @@ import pytest
 
 from realtime_otel_sidecar.otlp import sender as sender_module
 from realtime_otel_sidecar.otlp.sender import Sender
-from realtime_otel_sidecar.store.database import Database, OutboxReader
+from realtime_otel_sidecar.store.database import Database
+from realtime_otel_sidecar.store.outbox import OutboxReader
 from tests.sidecar import Answer, Backend, exhausted, garbage, partial, refused, slow, unavailable
 from tests.unit.sidecar.sending import Running, numbers, row, waiting
 
