@@ -95,6 +95,8 @@ def replay(
         end = stitcher.tick(key)
         result.spans += end.spans
         result.problems += end.errors
+    if not (result.spans or result.taken or result.problems):
+        result.problems.append("there is neither an event nor a record nor a span in it")
     return result
 
 
@@ -148,6 +150,8 @@ def _of_recording(
     encoder = RecordEncoder(stream, content=content)
     audio = AudioTally()
     entries = list(_entries(lines, problems))
+    if not entries:
+        return  # not a conversation in which nothing happened
     client_events = any(direction == Direction.CLIENT for _, _, direction, _ in entries)
     opening = {"content": content, "client_events": client_events}
     yield 0, _request(encoder.fact(Fact.STREAM_OPENED, opening, seq=0, time=OPENED))
@@ -193,9 +197,9 @@ def _parse(line: str) -> tuple[float | None, str, dict[str, Any]]:
         raise BadLine("not an object")
     at, direction, event = entry.get("t"), entry.get("dir"), entry.get("event")
     if at is not None and (isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < 1e9):
-        raise BadLine(f"t is {at!r}; it is a number of seconds from the stream's opening, or null")
+        raise BadLine(f"t is {at!r}; it must be a number of seconds from the stream's opening, or null")
     if direction not in ("server", "client", "emitter", "close"):
-        raise BadLine(f"dir is {direction!r}; it is server, client, emitter or close")
+        raise BadLine(f"dir is {direction!r}; it must be server, client, emitter or close")
     if direction == "close" and event is None:
         event = {}
     if not isinstance(event, dict):

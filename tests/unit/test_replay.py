@@ -224,15 +224,6 @@ def test_what_only_an_emitter_knows_has_lines_of_its_own(tmp_path: Path) -> None
     assert (handoff.attributes[key.HANDED_FROM], handoff.attributes[key.HANDED_TO]) == ("reception", "tides")
 
 
-def test_an_empty_file_is_a_session_in_which_nothing_happened(tmp_path: Path) -> None:
-    result = replay(written(tmp_path, []))
-
-    span = one(result.spans, "realtime_session")
-    assert result == Replay([span])
-    assert (span.start, span.end, reason(span)) == (OPENED, OPENED, "silence")
-    assert span.attributes[key.RECORDS] == 1
-
-
 def test_our_own_failure_is_a_problem_and_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(_session: Session, record: Record, _rules: Rules) -> None:
         if record.type == "response.created":
@@ -436,6 +427,20 @@ def test_with_content_off_no_string_of_an_unknown_event_appears_anywhere(
     tmp_path_factory: pytest.TempPathFactory, event: dict[str, Any], kind: str
 ) -> None:
     check_silence(tmp_path_factory.mktemp("canary"), [("server", event | {"type": kind})])
+
+
+@pytest.mark.parametrize("text", ["", "\n", '{"resourceLogs":[]}\n'], ids=["empty", "blank", "OTLP"])
+def test_a_file_with_nothing_in_it_is_no_conversation(text: str, tmp_path: Path) -> None:
+    result = replay(written(tmp_path, [text]))
+
+    assert (result.spans, result.taken) == ([], [])
+    assert result.problems == ["there is neither an event nor a record nor a span in it"]
+
+
+def test_a_file_of_which_no_line_can_be_used_is_no_conversation(tmp_path: Path) -> None:
+    result = replay(written(tmp_path, ["hello"]))
+
+    assert (result.spans, len(result.problems)) == ([], 1)
 
 
 # --- The tree -------------------------------------------------------------------------------------------------------
