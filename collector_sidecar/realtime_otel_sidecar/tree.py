@@ -201,6 +201,8 @@ def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
         notes.append(
             Text(f"{kind} {_label(target)}" if target is not None else f"{kind} {link.span_id.hex()}", style="dim")
         )
+    if values.get(key.OBSERVED_LATE) is True:
+        notes.append(Text("observed late", style="yellow"))
     for name, text in QUALITY.items():
         if (count := _number(values, name)) is not None and count > 0:
             notes.append(Text(_counted(text, count), style="yellow"))

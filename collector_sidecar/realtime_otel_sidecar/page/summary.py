@@ -87,6 +87,8 @@ def _quality(spans: Sequence[Seen], sessions: Sequence[Seen]) -> list[str]:
     ]
     if not sessions and any(seen.role != "other" for seen in spans):
         said.insert(0, "The session's own span is not here: the conversation goes on, or not all of it was exported.")
+    if any(seen.values.get(key.OBSERVED_LATE) is True for seen in sessions):
+        said.insert(0, "It was observed late: what came before that is not in this trace.")
     if any(seen.values.get(key.TRUNCATED) for seen in spans):
         said.append("Some texts were too long and were cut (openai.realtime.truncated).")
     return said

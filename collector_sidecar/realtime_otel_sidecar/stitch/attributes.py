@@ -175,6 +175,12 @@ INTERRUPTIONS: Final = _define(
 )
 # The quality of its own data
 RECORDS: Final = _define("openai.realtime.records", SESSION, INT, "Records that were taken.")
+OBSERVED_LATE: Final = _define(
+    "openai.realtime.observed.late",
+    SESSION,
+    BOOL,
+    "True: events had come before it was observed. What they said is not in this trace. Absent where it was in time.",
+)
 RECORDS_MISSING: Final = _define("openai.realtime.records.missing", SESSION, INT, "Sequence numbers that never came.")
 RECORDS_DROPPED: Final = _define("openai.realtime.records.dropped", SESSION, INT, "Records that the emitter dropped.")
 ENDS_INFERRED: Final = _define("openai.realtime.ends.inferred", SESSION, INT, "Spans whose end was inferred.")

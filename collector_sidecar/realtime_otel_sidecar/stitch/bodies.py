@@ -323,6 +323,7 @@ class OpenedBody(Struct):
     server_port: Integer | None = None
     content: Word = None
     client_events: Word = None
+    late: Word = None
 
     def span_contexts(self) -> list[tuple[bytes, bytes]]:
         """Trace id and span id of each link; what is not one is left out."""

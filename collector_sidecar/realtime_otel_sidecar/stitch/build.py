@@ -107,6 +107,8 @@ def session_span(session: State) -> Span:
     }
     if session.end_inferred:
         attributes[key.CLOSE_INFERRED] = True
+    if session.observed_late and not session.observed_whole:
+        attributes[key.OBSERVED_LATE] = True
     if session.moved:
         attributes[key.CONTINUED] = int(session.first[1])
     if session.closing is not None and session.closing.code is not None:

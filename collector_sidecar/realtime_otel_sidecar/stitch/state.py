@@ -79,6 +79,9 @@ class State(Struct, kw_only=True, omit_defaults=True):
     """Whether content stands on spans."""
     client_events: bool = False
     """Whether what the client sends is observed."""
+    observed_late: bool = False
+    """Whether an emitter has begun when events had come before; and whether another one has seen these."""
+    observed_whole: bool = False
     provider: str = "openai"
     server: Attributes = field(default_factory=dict)
     application: Attributes = field(default_factory=dict)

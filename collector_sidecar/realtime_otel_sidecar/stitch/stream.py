@@ -148,6 +148,10 @@ def open_stream(state: State, record: Record, body: OpenedBody) -> None:
     state.attach(usable_attributes(body.attributes), to=state.application)
     state.captures = body.content is True and state.may_capture and not record.events_only
     state.client_events = state.client_events or body.client_events is True
+    if body.late is True:
+        state.observed_late = True
+    else:
+        state.observed_whole = True
     _name_service(state, body)
     for trace_id, span_id in body.span_contexts():
         state.tie(Link(trace_id, span_id))

@@ -215,11 +215,11 @@ def seen(*, content: bool) -> set[tuple[str, str]]:
 
 @cache
 def seen_within_limits() -> set[tuple[str, str]]:
-    """The same of conversations that reach every limit; those that are written here lack a record."""
+    """The same of conversations that reach every limit; those that are written here begin late, and lack a record."""
     rules = Rules(limits=Limits(open_spans=1, items=1, held_records=1, attribute_length=20))
     found = [span for path in STREAMS.values() for span in replay(path, rules, content=False).spans]
     for steps in WRITTEN.values():
-        first, _, *others = numbered([*opened(attributes={"application": "x" * 99}), *steps])
+        first, _, *others = numbered([*opened(attributes={"application": "x" * 99}, late=True), *steps])
         stitcher = Stitcher(rules)
         outcome = fed([first, *others], stitcher=stitcher)
         found += [*outcome.spans, *stitcher.tick(STREAM_ID).spans]

@@ -123,6 +123,13 @@ def test_a_session_lasts_from_the_opening_of_its_stream_to_its_close() -> None:
     assert (span.start, span.end) == (STARTED, at(4.01))
 
 
+def test_a_session_that_was_observed_late_says_so() -> None:
+    late, whole = (one(spans_of([*opened(late=late), *closed()]), "realtime_session") for late in (True, False))
+
+    assert late.attributes[key.OBSERVED_LATE] is True
+    assert key.OBSERVED_LATE not in whole.attributes
+
+
 def test_a_speech_lasts_as_long_as_voice_activity_detection_says() -> None:
     span = one(spans_of([*opened(), *speech("item_1", lasts=1.5), *closed()]), "user_speech")
 

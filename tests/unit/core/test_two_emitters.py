@@ -104,6 +104,15 @@ def test_the_records_of_both_are_counted() -> None:
     assert span.attributes[key.CONNECTIONS] == 2
 
 
+@ORDERS
+def test_what_one_emitter_came_late_for_is_not_missing_if_another_has_seen_it(order: str) -> None:
+    whole, late = seen([*opened(), *closed()], "agent"), seen([*opened(late=True), *closed()], "sideband")
+
+    span = one(stitched(merged(whole, late, order)).spans, "realtime_session")
+
+    assert key.OBSERVED_LATE not in span.attributes
+
+
 def test_an_event_that_both_have_seen_is_kept_once_and_one_that_has_no_id_twice() -> None:
     error = server("error", event_id="event_error", error={"type": "odd"})
     unnamed = server("input_audio_buffer.dtmf_event_received")
