@@ -46,6 +46,8 @@ class Taken:
     """Sequence numbers that were given up."""
     dropped: int = 0
     """Records that their emitter has dropped, and said so."""
+    late_logs: int = 0
+    """Lines of tools' logs that no span has."""
     unreadable: list[tuple[str, bytes]] = field(default_factory=list)
     """States that could not be read when their streams were asked for, by key."""
 
@@ -183,6 +185,7 @@ class Conversations:
         taken.duplicates += outcome.duplicates
         taken.missing += outcome.missing
         taken.dropped += outcome.dropped
+        taken.late_logs += outcome.late_logs
         for error in outcome.errors:
             about = {"event": "stream_failed", "stream": key, "reason": error}
             logger.error("internal error, it costs one stream: %s", error, extra=about)

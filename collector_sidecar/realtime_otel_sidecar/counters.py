@@ -106,6 +106,8 @@ class Counters:
     """Sequence numbers that were given up: lost."""
     records_dropped: int = 0
     """That emitters have dropped, and said so."""
+    late_logs: int = 0
+    """Lines of tools' logs that came too late for a span, or for which there was none."""
     records_broken: int = 0
     """That break the contract."""
     records_refused: Counter[Rejection] = field(default_factory=Counter)
@@ -153,6 +155,7 @@ class Counters:
         self.records_duplicate += taken.duplicates
         self.records_missing += taken.missing
         self.records_dropped += taken.dropped
+        self.late_logs += taken.late_logs
         self.spans_settled += len(taken.settled)
         for _, reason in taken.rejected:
             self.records_refused[reason] += 1

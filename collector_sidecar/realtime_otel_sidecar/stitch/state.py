@@ -138,6 +138,7 @@ class State(Struct, kw_only=True, omit_defaults=True):
     errors: int = 0
     interruptions: int = 0
     late_logs: int = 0
+    """Lines that came after the span of their call had left, or of a call that nobody has named; since it was asked."""
     ends_inferred: int = 0
     spans: int = 0
     """That were exported, the session's own not counted."""

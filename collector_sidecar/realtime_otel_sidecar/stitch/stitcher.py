@@ -62,6 +62,8 @@ class Outcome(Struct):
     """Sequence numbers that were given up."""
     dropped: int = 0
     """Records that their emitter has dropped, and said so."""
+    late_logs: int = 0
+    """Lines of tools' logs that no span has: see `Session.late_logs`."""
     errors: list[str] = field(default_factory=list)
     """Descriptions of the core's own failures, for the log."""
 
@@ -69,7 +71,13 @@ class Outcome(Struct):
     def tells(self) -> bool:
         """Whether anything became of them but that they were taken in."""
         found = self.spans or self.rejected or self.errors or self.begun
-        return bool(found or self.duplicates or self.missing or self.dropped)
+        return bool(found or self.duplicates or self.missing or self.dropped or self.late_logs)
+
+    def collect(self, session: Session) -> None:
+        """Take what a session has put out, and what it has to say."""
+        self.spans += session.settled
+        self.late_logs += session.late_logs
+        session.settled, session.late_logs = [], 0
 
 
 class Stream(Struct, omit_defaults=True):
@@ -304,8 +312,7 @@ class Stitcher:
             self._end(key, stream, CloseReason.INTERNAL_ERROR, outcome)
             return
         stream.count_losses(outcome)
-        outcome.spans += stream.session.settled
-        stream.session.settled = []
+        outcome.collect(stream.session)
 
     def _admit(self, stream: Stream, record: Record, outcome: Outcome) -> Iterable[Record]:
         """The records whose turn has come with this one."""
@@ -343,8 +350,9 @@ class Stitcher:
         """
         del self.streams[key]
         if not stream.session.records:
+            outcome.late_logs += stream.session.late_logs
             return
-        outcome.spans += stream.session.settled
+        outcome.collect(stream.session)
         for lane in stream.order.lanes.values():
             outcome.rejected += [(held, Rejection.AFTER_CLOSE) for held in lane.let_go()]
         stream.order.has_close = False
@@ -374,7 +382,7 @@ class Stitcher:
         """The session had ended before this record, which begins the next one."""
         ended = stream.session
         ended.finish(CloseReason.SESSION_CLOSED)
-        outcome.spans += ended.settled
+        outcome.collect(ended)
         stream.session = _open_session(key, record, self.rules, Past(ended.parts.gone, ended.late_transcripts))
         stream.missing += ended.records_missing
         stream.dropped += ended.records_dropped

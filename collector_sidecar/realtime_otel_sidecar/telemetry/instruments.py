@@ -158,6 +158,11 @@ _counter(
     "record.dropped", "{record}", "Records that emitters had no room for, as they have said.",
     lambda of: of.counters.records_dropped,
 )  # fmt: skip
+_counter(
+    "log.late", "{record}", "Lines of tools' logs that no span has: its call had settled, or nobody has named it. The "
+    "log pipeline of the Collector has them.",
+    lambda of: of.counters.late_logs,
+)  # fmt: skip
 _amount(
     "record.held", "{record}", "Records that wait behind a gap.", lambda of: of.parts.conversations.gaps()[1],
 )  # fmt: skip

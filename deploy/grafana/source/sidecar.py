@@ -307,7 +307,7 @@ def _quality() -> list[Any]:
         ),
         lines(
             "Records that no span has",
-            "A minute, by service and why; they are dead letters.",
+            "A minute, by service and why; they are dead letters. And lines of tools' logs, which are in the log pipeline.",
             [
                 Query(
                     per_minute(
@@ -318,6 +318,7 @@ def _quality() -> list[Any]:
                     "{{service_name}} {{openai_realtime_records_rejection}}",
                 ),
                 Query(per_minute(f"{S}record_rejected_total", f'{HERE}, error_type="broken"'), "breaks the contract"),
+                Query(per_minute(f"{S}log_late_total", HERE), "lines of tools' logs"),
             ],
             "cpm",
             span=12,

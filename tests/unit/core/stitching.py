@@ -32,6 +32,7 @@ def add(total: Outcome, outcome: Outcome) -> None:
     total.rejected += outcome.rejected
     total.duplicates += outcome.duplicates
     total.errors += outcome.errors
+    total.late_logs += outcome.late_logs
 
 
 def spans_of(steps: Conversation, rules: Rules = RULES) -> list[Span]:

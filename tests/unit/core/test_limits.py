@@ -140,10 +140,10 @@ def test_of_log_lines_that_wait_for_their_call_there_are_no_more_than_records_be
     lines = [Logged(f"line {number}", "call_1", numbered=False) for number in range(9)]
     stitcher = Stitcher(rules(held_records=5))
 
-    fed(numbered([*opened(), *lines]), stitcher=stitcher)
+    outcome = fed(numbered([*opened(), *lines]), stitcher=stitcher)
 
     assert len(stitcher.streams[STREAM_ID].session.stray_logs) == 5
-    assert stitcher.streams[STREAM_ID].session.late_logs == 4
+    assert outcome.late_logs == 4
 
 
 def test_records_of_one_emitter_too_many_are_refused_and_the_others_go_on() -> None:

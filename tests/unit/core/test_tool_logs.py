@@ -188,16 +188,14 @@ def test_later_lines_are_counted() -> None:
             fact(Fact.HEARTBEAT)._replace(after=3),
         ]
     )
-    stitcher = Stitcher()
-    outcome = fed(records, stitcher=stitcher)
+    outcome = fed(records)
 
     assert one(outcome.spans, "execute_tool").events == []
-    assert stitcher.streams[STREAM_ID].session.late_logs == 4
+    assert outcome.late_logs == 4
 
 
 def test_lines_are_counted_once() -> None:
-    stitcher = Stitcher()
-    fed(
+    outcome = fed(
         numbered(
             [
                 *opened(),
@@ -206,21 +204,24 @@ def test_lines_are_counted_once() -> None:
                 *later(1.5, [fact(Fact.HEARTBEAT)]),
                 *later(1.5, [fact(Fact.HEARTBEAT)]),
             ]
-        ),
-        stitcher=stitcher,
+        )
     )
 
-    assert stitcher.streams[STREAM_ID].session.late_logs == 2
+    assert outcome.late_logs == 2
 
 
 def test_lines_that_wait_when_the_session_closes_are_counted() -> None:
     stitcher = Stitcher()
-    fed(numbered([*opened(), Logged("of nobody", "call_unseen")]), stitcher=stitcher)
-    conversation = stitcher.streams[STREAM_ID].session
+    assert fed(numbered([*opened(), Logged("of nobody", "call_unseen")]), stitcher=stitcher).late_logs == 0
 
-    stitcher.tick(STREAM_ID)
+    assert stitcher.tick(STREAM_ID).late_logs == 1
 
-    assert conversation.late_logs == 1
+
+def test_lines_of_a_stream_that_is_nowhere_else_are_counted_when_it_is_given_up() -> None:
+    stitcher = Stitcher()
+    fed(numbered([Logged("elsewhere", "call_1", numbered=False)]), stitcher=stitcher)
+
+    assert stitcher.tick(STREAM_ID).late_logs == 1
 
 
 def test_a_line_without_a_number_counts_as_no_record_and_moves_no_time() -> None:

@@ -107,6 +107,13 @@ def test_records_are_counted_by_what_became_of_them(tmp_path: Path) -> None:
     assert told["session.ended"] == {("complete",): 1, ("dropped",): 1, ("missing",): 1}
 
 
+def test_lines_that_no_span_has_are_counted(tmp_path: Path) -> None:
+    steps: talk.Conversation = [*talk.opened(), talk.Logged("of nobody", "call_unseen"), *talk.closed()]
+    with Rig(tmp_path / "data") as rig:
+        rig.take(record(steps, "stream").request(), conversation("one", turns=2).request())
+        assert observed(rig)["log.late"] == {(): 1}
+
+
 def test_what_was_missing_in_one_session_is_not_missing_in_the_next_of_its_stream(tmp_path: Path) -> None:
     """Under a chosen id, one order goes on over several sessions."""
     first = conversation("call", turns=1, chosen=True)
