@@ -4,7 +4,7 @@ What a listener is told is public. The rest is not, and hangs on the names below
 framework's versions: they are replaced on the one session and the one model that are observed, never on a class. Where
 a version has one no more, a warning says what is missing, and everything else goes on.
 
-    session._handle_tool_call    runs a tool, in the tool's own task: the tool's span is made current around it
+    session._handle_tool_call    runs a tool, in the tool's own task (`realtime_otel.agent_tools`)
     session._put_event           what the session tells its user: a tool begins, a handoff, a tripped guardrail
     session._current_agent       who talks; `update_agent`, which is public, changes it without a word to anybody
     session._guardrail_tasks_by_response_id    which response a guardrail looks at
@@ -19,13 +19,13 @@ a version has one no more, a warning says what is missing, and everything else g
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from realtime_otel.agent_tools import around_tools, tell_of_failures
 from realtime_otel.contract import Closed
 from realtime_otel.emitter import RealtimeEmitter, version_of
 from realtime_otel.fields import text_of
@@ -238,7 +238,7 @@ def _attach(session: Any, watch: _Watch, settings: Settings) -> None:
     if _is_entered(session, model):
         watch.connected()
     model.add_listener(watch)
-    replace(session, "_handle_tool_call", _around_tools(emitter), "tools do not nest in the trace")
+    replace(session, "_handle_tool_call", around_tools(emitter), "tools do not nest in the trace")
     replace(
         session, "_put_event", _before_session_events(session, emitter), "tools, handoffs and guardrails are not stated"
     )
@@ -301,26 +301,6 @@ def _observe_next_attempt(session: Any, model: Any, settings: Settings) -> None:
     undo = replace(model, "connect", wrapped, "a second attempt to connect is not observed")
 
 
-def _no_scope() -> contextlib.AbstractContextManager[Any]:
-    return contextlib.nullcontext()
-
-
-def _around_tools(emitter: RealtimeEmitter) -> Callable[[Method], Method]:
-    @guarded(_no_scope)
-    def scope_of(call: Any) -> contextlib.AbstractContextManager[Any]:
-        # Not started yet: the first pass of a tool that needs an approval only asks for it.
-        return emitter.tool_scope(call.call_id, call.name, states=False)
-
-    def wrapped(handle: Method) -> Method:
-        async def handle_in_scope(event: Any, *args: Any, **kwargs: Any) -> Any:
-            with scope_of(event):
-                return await handle(event, *args, **kwargs)
-
-        return handle_in_scope
-
-    return wrapped
-
-
 def _before_session_events(session: Any, emitter: RealtimeEmitter) -> Callable[[Method], Method]:
     @guarded(nothing)
     def notice(event: Any) -> None:
@@ -328,6 +308,7 @@ def _before_session_events(session: Any, emitter: RealtimeEmitter) -> Callable[[
         if event.type == "tool_start":
             if scope is not None and scope.stream is emitter.stream:
                 scope.start()
+                tell_of_failures(event.tool)
         elif event.type == "handoff":
             emitter.agent_handed_off(_name(event.from_agent), _name(event.to_agent))
         elif event.type == "guardrail_tripped":

@@ -57,6 +57,7 @@ class ToolScope:
         self._ordinal = ordinal
         self._states = states
         self._started = False
+        self._raised: type[BaseException] | None = None
         self._tokens: tuple[Token[Context], Token[None]] | None = None
 
     @property
@@ -116,9 +117,14 @@ class ToolScope:
             self._started = True
             self._state(Fact.TOOL_STARTED, {})
 
+    def raised(self, error: type[BaseException]) -> None:
+        """Remember the class of what it raised, where whoever runs it makes an answer of that."""
+        self._raised = error
+
     @guarded(nothing)
     def finish(self, error: type[BaseException] | None) -> None:
         """State that it has ended, if it had begun; `error` is the class of what it raised."""
+        error = error or self._raised
         if self._started:
             self._started = False
             self._state(Fact.TOOL_FINISHED, {"error_type": error.__qualname__} if error else {})

@@ -110,7 +110,7 @@ def a_failing_tool(**settings: Any) -> FunctionTool:
     return function_tool(get_weather, **settings)
 
 
-async def test_a_failure_that_the_framework_turns_into_an_output_is_an_answered_call(
+async def test_a_failure_that_the_framework_turns_into_an_output_is_on_the_answered_call(
     collector: LogsServer, observed: Observed
 ) -> None:
     agent = an_agent(a_failing_tool())
@@ -120,7 +120,8 @@ async def test_a_failure_that_the_framework_turns_into_an_output_is_an_answered_
     trace = await observed.trace(collector)
 
     (tool,), (asking, answering) = trace.tools, trace.responses
-    assert reasons([tool, asking, answering]) == ["completed"] * 3
+    assert reasons([tool, asking, answering]) == ["failed", "completed", "completed"]
+    assert tool.attributes[key.ERROR_TYPE] == tool.error == "LookupError"
     assert trace.links(answering) == {("speaks", tool.span_id)}
     assert key.TOOL_DURATION in tool.attributes
     assert_closed_in_order(trace)

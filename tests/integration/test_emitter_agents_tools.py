@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from agents import FunctionTool, function_tool
+from agents.tool_context import ToolContext
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from examples.realtime_server import serve
 from realtime_otel import RealtimeListener, ToolLogHandler, contract
+from realtime_otel.agent_tools import tell_of_failures
 from realtime_otel.contract import Kind
 from tests.integration.emitting import (
     Heard,
@@ -217,6 +219,67 @@ async def test_what_a_tool_raises_reaches_the_application_and_its_class_is_state
 
     (finished,) = of_type(records, "emitter.tool_finished")
     assert body(finished) == {"error_type": "LookupError"}
+
+
+@pytest.mark.parametrize("in_tasks", [True, False])
+async def test_what_the_framework_makes_an_answer_of_is_stated_too(collector: LogsServer, in_tasks: bool) -> None:
+    @function_tool(name_override="get_weather")
+    def tool(city: str) -> str:
+        """Look up the weather."""
+        raise LookupError(f"no such city: {city}")
+
+    config: Any = {"async_tool_calls": in_tasks}
+    for _ in range(2):  # the tool is shared by sessions, and told once only
+        async with serve("weather", speed=SPEED, seed=1) as server:
+            session = await session_with(server.url, [tool], config=config)
+            emitter = observe(session)
+            await talk(session, "What is the weather like?", responses(2))
+        records = await flushed(emitter, collector)
+
+        (finished,) = of_type(records, "emitter.tool_finished")
+        assert body(finished) == {"error_type": "LookupError"}
+        assert b"no such city" not in b"".join(record.SerializeToString() for record in records)
+
+
+async def test_what_a_tool_makes_of_the_failure_of_another_is_its_own_matter(collector: LogsServer) -> None:
+    @function_tool
+    async def look_up(city: str) -> str:
+        """Look up what is known."""
+        raise LookupError(city)
+
+    @function_tool(name_override="get_weather")
+    async def tool(city: str) -> str:
+        """Look up the weather."""
+        context: Any = ToolContext(None, tool_name="look_up", tool_call_id="inner_1", tool_arguments="{}")
+        await look_up.on_invoke_tool(context, '{"city": "Lisbon"}')
+        return "mild, as ever"
+
+    async with serve("weather", speed=SPEED, seed=1) as server:
+        session = await session_with(server.url, [tool, look_up])
+        emitter = observe(session)
+        tell_of_failures(look_up)
+        await talk(session, "What is the weather like?", responses(2))
+    records = await flushed(emitter, collector)
+
+    (finished,) = of_type(records, "emitter.tool_finished")
+    assert body(finished) == {}
+
+
+async def test_a_tool_that_takes_too_long_is_stated_as_cancelled(collector: LogsServer) -> None:
+    @function_tool(name_override="get_weather", timeout=0.01)
+    async def tool(city: str) -> str:
+        """Look up the weather."""
+        await asyncio.sleep(60)
+        return city
+
+    async with serve("weather", speed=SPEED, seed=1) as server:
+        session = await session_with(server.url, [tool])
+        emitter = observe(session)
+        await talk(session, "What is the weather like?", responses(2))
+    records = await flushed(emitter, collector)
+
+    (finished,) = of_type(records, "emitter.tool_finished")
+    assert body(finished) == {"error_type": "CancelledError"}
 
 
 async def test_a_tool_that_the_end_of_the_session_cancels_says_so_before_the_end(collector: LogsServer) -> None:
