@@ -18,9 +18,9 @@ from tests.monitoring import boards
 from tests.monitoring.chain import Chain, running
 from tests.stack.processes import ROOT
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.stack
 
-SECONDS: Final = 60
+SECONDS: Final = 100
 ALL_WELL: Final = "voice-agent"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,12 @@ from realtime_otel import contract
 from realtime_otel.contract import Kind
 from realtime_otel_sidecar import bounds
 from realtime_otel_sidecar.history import SESSION, unlist
-from realtime_otel_sidecar.outlet import is_kept
+from realtime_otel_sidecar.outlet import LATENCIES, is_kept
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from tests import conversations as talk
 from tests.conversations import SECOND, STARTED, encoded, later
 from tests.sidecar import Contents, Recording, conversation, one_by_one, record
-from tests.unit.sidecar.rig import Rig, eventually, open_streams, outbox, stitched, totals
+from tests.unit.sidecar.rig import Rig, core_spans, eventually, open_streams, outbox, stitched, totals
 
 NOTHING_KEPT: dict[str, Any] = {
     "export": "closed",
@@ -129,6 +130,25 @@ def test_a_rule_keeps_the_conversation_that_it_is_about_and_no_other(tmp_path: P
         assert waiting(rig) == stitched([meant.request()])
         assert rig.engine.counters.conversations_kept == {rule: 1}
         assert rig.engine.counters.conversations_dropped == 1
+
+
+def test_a_turn_is_slow_from_what_the_setting_says(tmp_path: Path) -> None:
+    waits = [span.attributes.get(name) for span in core_spans([calm().request()]) for name in LATENCIES]
+    slowest = max(wait for wait in waits if isinstance(wait, float))
+    for number, (bound, kept) in enumerate([(slowest, 1), (math.nextafter(slowest, math.inf), 0)]):
+        with Rig(tmp_path / str(number), **(NOTHING_KEPT | {"keep_slow_turns": bound})) as rig:
+            rig.take(calm().request())
+            assert rig.engine.counters.conversations_kept["keep_slow_turns"] == kept
+            assert rig.engine.counters.conversations_dropped == 1 - kept
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5])
+def test_of_the_random_bytes_of_a_trace_the_upper_ones_are_kept_from_the_very_threshold(ratio: float) -> None:
+    """As OpenTelemetry's samplers have it: the sampling threshold is compared with ``>=``."""
+    threshold = round((1 - ratio) * 2**56)
+    for others in (b"\x00" * 9, b"\xff" * 9):
+        assert is_kept(others + threshold.to_bytes(7, "big"), ratio)
+        assert not is_kept(others + (threshold - 1).to_bytes(7, "big"), ratio)
 
 
 def test_the_share_that_is_kept_is_that_of_the_ratio_and_is_decided_by_the_trace(tmp_path: Path) -> None:
