@@ -105,8 +105,9 @@ def test_hundreds_of_sessions_leave_nothing_behind(collector: LogsServer, how: s
     statistics = grown.compare_to(before.filter_traces([tracemalloc.Filter(True, "*/realtime_otel/*")]), "filename")
     tracemalloc.stop()
     assert sum(statistic.size_diff for statistic in statistics) < 100 * SESSIONS
-    assert set(threading.enumerate()) <= threads
-    assert descriptors() <= files
+    # A few may be those of the server, which is in this process and begins threads as it needs them.
+    assert len(set(threading.enumerate()) - threads) < 10 < SESSIONS
+    assert descriptors() < files + 10
     assert worker._open == {}
     assert not len(worker.intake)
 
