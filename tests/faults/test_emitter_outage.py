@@ -62,10 +62,10 @@ def test_a_stream_whose_first_records_were_refused_has_its_parent_its_start_and_
     relay.answer = refuse_once
     call = Call.opened(place, **PLACES[place])
     call.say(40)
-    assert call.emitter.flush(20)
+    assert call.emitter.flush(60)
     call.say(40)
     call.close()
-    assert call.emitter.flush(20)
+    assert call.emitter.flush(60)
 
     session, resource = found(backend, [call])[place]
     said, arrived = values(session.attributes), relay.passed[call.emitter.stream.emitter_id]
@@ -102,7 +102,7 @@ def test_every_answer_in_turn_loses_only_what_was_refused(real: tuple[Backend, R
         call.say(5)
         call.emitter.flush(0.5)
     call.close()
-    assert call.emitter.flush(20)
+    assert call.emitter.flush(60)
 
     said = values(found(backend, [call])["any"][0].attributes)
     arrived = relay.passed[call.emitter.stream.emitter_id]
@@ -127,7 +127,7 @@ def test_what_a_collector_takes_only_in_part_is_missing_in_the_trace_and_logged(
     call = Call.opened("some", Context())
     call.say(40)
     call.close()
-    assert call.emitter.flush(20)
+    assert call.emitter.flush(60)
 
     said = values(found(backend, [call])["some"][0].attributes)
     assert said["openai.realtime.records.missing"] == 3

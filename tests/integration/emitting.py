@@ -124,7 +124,7 @@ def responses(count: int) -> Callable[[list[RealtimeSessionEvent]], bool]:
 async def flushed(emitter: RealtimeEmitter, server: LogsServer) -> list[LogRecord]:
     """All records of a closed emitter, in the order of their numbers."""
     assert emitter.closed
-    assert await asyncio.to_thread(emitter.flush, 40)
+    assert await asyncio.to_thread(emitter.flush, 60)
     mine = [
         record for record in server.records() if attribute(record, contract.EMITTER_ID) == emitter.stream.emitter_id
     ]

@@ -82,7 +82,7 @@ class Observed:
         """All spans, once everything has been sent. Nothing that an emitter states is refused."""
         for emitter in self.emitters:
             emitter.close()
-            assert await asyncio.to_thread(emitter.flush, 10)
+            assert await asyncio.to_thread(emitter.flush, 60)
         stitcher = Stitcher(RULES)
         outcome = fed(decoded(request.SerializeToString() for request in collector.requests), stitcher=stitcher)
         # What waits for a next connection has no record to end it.

@@ -14,7 +14,7 @@ from realtime_otel import contract
 from realtime_otel.contract import Kind
 from realtime_otel_sidecar import bounds
 from realtime_otel_sidecar.history import SESSION, unlist
-from realtime_otel_sidecar.outlet import LATENCIES, is_kept
+from realtime_otel_sidecar.outlet import LATENCIES, SPANS_PER_ROW, is_kept
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from tests import conversations as talk
 from tests.conversations import SECOND, STARTED, encoded, later
@@ -222,6 +222,31 @@ def test_without_room_to_wait_what_is_held_longest_goes_out_and_what_comes_of_it
         assert held(rig) == 0
         assert rig.engine.counters.conversations_kept == {"held_mib": 1}
         assert rig.rows("SELECT count(*) FROM held") == [(0,)]
+
+
+def test_what_comes_of_a_conversation_that_was_let_go_goes_out_at_once(tmp_path: Path) -> None:
+    requests = one_by_one(conversation("one", turns=6))
+    half = len(requests) // 2
+    with Rig(tmp_path / "data", **NOTHING_KEPT) as rig:
+        rig.take(*requests[:half])
+        assert held(rig) > 0 == len(waiting(rig))
+        rig.engine._outlet._most = 0
+        rig.take(requests[half])
+        rig.engine._outlet._most = 2**40
+        let_go = len(waiting(rig))
+        rig.take(*requests[half + 1 : -1])
+        assert 0 < let_go < len(waiting(rig))
+        assert held(rig) == 0
+
+
+@pytest.mark.parametrize("export", ["settled", "closed"])
+def test_a_row_has_no_more_spans_than_a_request_has_room_for(tmp_path: Path, export: str) -> None:
+    long = conversation("long", turns=120).request()
+    with Rig(tmp_path / "data", export=export) as rig:
+        rig.take(long)
+        rows = [spans for (spans,) in rig.rows("SELECT spans FROM outbox")]
+    assert max(rows) == SPANS_PER_ROW
+    assert sum(rows) == len(stitched([long])) > 2 * SPANS_PER_ROW
 
 
 def test_a_disk_that_only_what_is_held_can_make_room_on_gets_it_from_there(
