@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from rich.text import Text
 from realtime_otel import contract
 
 from .messages import said
-from .otlp.values import values_of
+from .otlp.values import number_of, values_of
 from .stitch import attributes as key
-from .stitch.build import ENDED, STARTED
+from .stitch.build import ENDED, GAP, STARTED
 
 NANOSECONDS = 1_000_000_000
 PLAIN_WIDTH = 160
@@ -131,11 +131,26 @@ def _rows(span: Span, spans: dict[bytes, Span], guide: str, indent: str) -> Iter
 
 def _event_row(event: Span.Event, guide: str) -> Row:
     values = values_of(event.attributes)
+    if event.name == GAP:
+        seconds = number_of(values, key.GAP_DURATION)
+        duration = None if seconds is None else round(seconds * NANOSECONDS)
+        gap, what = Text("· records lost", style="yellow"), Text(lost_words(values), style="yellow")
+        return Row(guide, gap, event.time_unix_nano, duration, what)
     if event.name != "log":
         return Row(guide, Text("· " + event.name, style="dim"), event.time_unix_nano, None, Text(_told(values)))
     message = values.get(key.LOG_MESSAGE, "(message not captured)")
     name = Text(f"· {values.get(key.LOG_SEVERITY, '')} {values.get(key.LOG_LOGGER, '')}", style="cyan")
     return Row(guide, name, event.time_unix_nano, None, Text(str(message), style="cyan"))
+
+
+def lost_words(values: Mapping[str, Any]) -> str:
+    """What a gap lacks: ``3 records missing, 1 record dropped by the emitter``."""
+    told = [
+        f"{count:,} {'record' if count == 1 else 'records'} {what}"
+        for name, what in ((key.RECORDS_MISSING, "missing"), (key.RECORDS_DROPPED, "dropped by the emitter"))
+        if (count := number_of(values, name)) is not None
+    ]
+    return ", ".join(told)
 
 
 def _told(values: dict[str, Any]) -> str:
@@ -178,8 +193,8 @@ def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
         notes.append(Text("nobody spoke"))
     if values.get(key.OUT_OF_BAND):
         notes.append(Text("out of band"))
-    if (heard := _number(values, key.HEARD)) is not None:
-        generated = _number(values, key.GENERATED)
+    if (heard := number_of(values, key.HEARD)) is not None:
+        generated = number_of(values, key.GENERATED)
         of_all = f" of {generated / 1000:.1f} s" if generated is not None else ""
         notes.append(Text(f"heard {heard / 1000:.1f} s{of_all}"))
     if span.status.message:
@@ -193,7 +208,7 @@ def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
         (key.VAD_STOP_TO_PLAYBACK, "{:.3f} s after speech_stopped"),
         (key.TOOL_DURATION, "ran {:.3f} s"),
     ):
-        if (seconds := _number(values, name)) is not None:
+        if (seconds := number_of(values, name)) is not None:
             notes.append(Text(text.format(seconds)))
     for link in span.links:
         kind = LINKS.get(str(values_of(link.attributes).get(key.LINK_KIND)), "→")
@@ -204,7 +219,7 @@ def _notes(span: Span, spans: dict[bytes, Span]) -> Text:
     if values.get(key.OBSERVED_LATE) is True:
         notes.append(Text("observed late", style="yellow"))
     for name, text in QUALITY.items():
-        if (count := _number(values, name)) is not None and count > 0:
+        if (count := number_of(values, name)) is not None and count > 0:
             notes.append(Text(_counted(text, count), style="yellow"))
     return Text(", ").join(notes)
 
@@ -232,9 +247,3 @@ def _by_start(one: Span | Span.Event) -> tuple[int, int]:
 def _text(values: dict[str, Any], name: str) -> str:
     value = values.get(name)
     return value if isinstance(value, str) else ""
-
-
-def _number(values: dict[str, Any], name: str) -> float | None:
-    """None for what is no number: an application can name an attribute as it likes."""
-    value = values.get(name)
-    return value if isinstance(value, int | float) else None

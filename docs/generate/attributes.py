@@ -102,7 +102,7 @@ LINKS: Final = [
 
 KEPT_ALSO: Final = (
     "`session.created` and `session.updated`, where they begin another session or change a setting",
-    f"`conversation.item.truncated` and `{Fact.AUDIO_INTERRUPTED}`, where nobody spoke",
+    f"`conversation.item.truncated` and `{Fact.AUDIO_INTERRUPTED}`, where nobody spoke and not all was heard",
     "`rate_limits.updated`, where there is no response",
     "items that ask for an approval or give it",
     "a further output of a call, and one whose call has left",
@@ -117,6 +117,11 @@ SPAN_EVENTS: Final = [
         f"an event that is [kept](protocol.md), or that no span stands for: {'; '.join(KEPT_ALSO)}",
     ),
     ("`log`", f"`{key.TOOL}`", "a line that the tool has logged"),
+    (
+        f"`{build.GAP}`",
+        "the session",
+        "records never came, or the emitter has dropped them; its time is that of the record before",
+    ),
     (f"`{build.STARTED}`", "the session", "its start, under the conventions' name"),
     (f"`{build.ENDED}`", "the session", "its end"),
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from realtime_otel.contract import Fact
 from realtime_otel_sidecar.page.document import document
 from tests import conversations as talk
 from tests.page import calls
@@ -102,6 +103,32 @@ def test_losses_are_said_and_what_was_inferred_is_dashed(browser: Browser, tmp_p
     with opened(browser, written(tmp_path, [lost])) as here:
         assert "Records that never came: 2." in here.page.locator(".notice").inner_text()
         assert here.page.locator(".lane.user .end-inferred").count() == 1
+
+
+def test_where_records_were_lost_is_a_band_across_all_lanes_and_a_mark_that_says_how_many(
+    browser: Browser, tmp_path: Path
+) -> None:
+    steps = calls.conversation()
+    stopped = next(n for n, step in enumerate(steps) if "speech_stopped" in str(step))
+    drops = talk.fact(Fact.RECORDS_DROPPED, ranges=[[len(steps) - 3, len(steps) - 3]], in_place=True)
+    steps[-4] = drops._replace(after=steps[-4].after)
+    lost = calls.spans(calls.recorded(steps), without=[stopped, stopped + 1, len(steps) - 3])
+    with opened(browser, written(tmp_path, [lost])) as here:
+        marks = here.page.locator(".lane.event .mark.warn")
+        labels = [mark.get_attribute("aria-label") for mark in marks.all()]
+        assert [label and label.rpartition(" at ")[0] for label in labels] == [
+            "Records lost: 2 records missing",
+            "Records lost: 2 records dropped by the emitter",
+        ]
+        speech = here.box(".lane.user .bar-of >> nth=0")
+        band, mark = here.box(".overlay .lost >> nth=0"), here.box(".lane.event .mark.warn >> nth=0")
+        assert band["x"] == pytest.approx(mark["x"] + mark["width"] / 2, abs=2)
+        assert band["x"] == pytest.approx(speech["x"], abs=2), "its end was lost, not its start"
+        assert band["width"] > 20
+        assert here.page.locator(".overlay .lost").count() == 2
+        assert "Records lost" in here.page.locator(".legend").inner_text()
+        assert "Records lost: 2 records missing" in here.page.locator(".tree").inner_text()
+        assert "openai.realtime.gap.first_seq" in here.choose(".lane.event .mark.warn")
 
 
 def test_a_conversation_without_audio_and_transcripts_is_shown_by_its_lengths(browser: Browser, tmp_path: Path) -> None:

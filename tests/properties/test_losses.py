@@ -9,11 +9,14 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from realtime_otel_sidecar.stitch import attributes as key
+from realtime_otel_sidecar.stitch.build import GAP
 from realtime_otel_sidecar.stitch.record import Record
+from realtime_otel_sidecar.stitch.spans import Span
 from tests.conversations import STREAM_ID, Conversation, numbered
 
-from .arriving import share, stitched
-from .checking import check_promises, check_trace
+from .arriving import share, stitched, unnumbered
+from .checking import check_promises, check_trace, is_session
 from .generating import EACH_SOURCE, EACH_STREAM, read
 
 
@@ -26,6 +29,23 @@ def check_rest(steps: Conversation, records: Sequence[Record], kept: Iterable[in
     assert not outcome.errors
     check_trace(outcome.spans, records)
     check_promises([steps[number] for number in left], outcome.spans, STREAM_ID)
+    if not unnumbered(steps):
+        check_gaps(outcome.spans, {records[number].seq for number in left})
+
+
+def check_gaps(spans: Sequence[Span], seqs: set[int]) -> None:
+    """Each number that is not there is in a gap, but for what lies behind the last one that was taken."""
+    for span in spans:
+        if is_session(span) and not span.dropped_events:
+            told = set[int]()
+            for event in span.events:
+                if event.name == GAP:
+                    first, count = event.attributes[key.GAP_FIRST], event.attributes[key.RECORDS_MISSING]
+                    assert isinstance(first, int)
+                    assert isinstance(count, int)
+                    told |= set(range(first, first + count))
+            assert len(told) == span.attributes[key.RECORDS_MISSING]
+            assert told == set(range(max(seqs))) - seqs
 
 
 @EACH_SOURCE

@@ -20,15 +20,18 @@ from rich.console import Console
 
 from realtime_otel.contract import Direction
 from realtime_otel_sidecar.otlp.encode import encode_spans, to_otlp_json
+from realtime_otel_sidecar.page.view import view
 from realtime_otel_sidecar.replay import OPENED, Replay, replay
 from realtime_otel_sidecar.stitch import attributes as key
+from realtime_otel_sidecar.stitch.build import GAP
 from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.session import Session
+from realtime_otel_sidecar.stitch.spans import Attributes, SpanEvent
 from realtime_otel_sidecar.stitch.stitcher import Stitcher
 from realtime_otel_sidecar.tree import render
-from tests.conversations import RECORDINGS, Step, call_complete, recorded, session, weather_call
-from tests.unit.core.stitching import check_trace, kept, links, named, one, reason
+from tests.conversations import RECORDINGS, Step, call_complete, numbered, recorded, session, weather_call
+from tests.unit.core.stitching import check_trace, fed, kept, links, named, one, reason
 
 COMMAND = Path(sys.executable).with_name("realtime-otel")
 FILES = sorted(RECORDINGS.glob("*.jsonl"))
@@ -273,6 +276,32 @@ def test_an_application_may_name_its_attributes_like_ours(value: Any, tmp_path: 
     assert [reason(span) for span in spans] == [
         reason(span) for span in replay(written(tmp_path, lines(weather_call()))).spans
     ]
+
+
+def test_the_tree_shows_where_records_were_lost() -> None:
+    records = numbered(weather_call())
+    stitcher = Stitcher()
+    spans = [span for record in records if record.seq not in (4, 5, 9) for span in stitcher.feed(record).spans]
+    spans += [span for stream_key in list(stitcher.open) for span in stitcher.tick(stream_key).spans]
+
+    shown = [
+        " ".join(line.split()) for line in everything_shown(Replay(spans)).splitlines() if "· records lost" in line
+    ]
+
+    assert [line.partition("· ")[2] for line in shown] == [
+        "records lost +0.040 s 0.220 s 2 records missing",
+        "records lost +0.280 s 0.020 s 1 record missing",
+    ]
+
+
+@pytest.mark.parametrize("duration", [1e300, -5.0, "long", True])
+def test_a_gap_that_somebody_else_has_written_is_shown_as_far_as_it_makes_sense(duration: Any) -> None:
+    session_span = one(fed(numbered(weather_call())).spans, "realtime_session")
+    attributes: Attributes = {key.GAP_DURATION: duration, key.RECORDS_MISSING: "many"}
+    session_span.events.append(SpanEvent(session_span.start, GAP, attributes))
+
+    assert "· records lost" in everything_shown(Replay([session_span]))
+    assert view([encode_spans([session_span])])
 
 
 def test_nothing_in_a_recording_commands_the_terminal(tmp_path: Path) -> None:

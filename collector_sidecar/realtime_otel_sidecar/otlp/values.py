@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 EXACT: Final = range(-(2**53), 2**53 + 1)
 """Whole numbers that JavaScript keeps."""
+LARGEST: Final = 1e12
+"""Of what is shown as a time, a length or a count."""
 
 
 def values_of(attributes: Iterable[KeyValue]) -> dict[str, Any]:
     """OTLP's attributes as values that JSON and JavaScript can hold."""
     return {pair.key: _value(pair.value) for pair in attributes}
+
+
+def number_of(values: Mapping[str, Any], name: str) -> float | None:
+    """None for what is no number, or one beyond reason: an application can name an attribute as it likes."""
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < LARGEST else None
 
 
 def _value(value: AnyValue) -> Any:

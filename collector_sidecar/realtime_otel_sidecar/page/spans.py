@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from ..otlp.encode import SCOPE
-from ..otlp.values import values_of
+from ..otlp.values import number_of, values_of
 from ..stitch import attributes as key
 
 ROLES: Final = {
@@ -25,8 +25,6 @@ ROLES: Final = {
 OTHER: Final = "other"
 STILL_NANOSECONDS: Final = 90_000_000_000
 """A conversation of which nothing came for so long, not even a heartbeat, does not go on before one's eyes."""
-LARGEST: Final = 1e12
-"""Of what is a time, a length or a count here."""
 
 
 @dataclass(slots=True)
@@ -53,11 +51,8 @@ class Seen:
         return self.span.status.code == Status.STATUS_CODE_ERROR
 
     def number(self, name: str) -> float | None:
-        """None for what is no number, or one beyond reason: an application can name an attribute as it likes."""
-        value = self.values.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        return value if abs(value) < LARGEST else None
+        """See `number_of`."""
+        return number_of(self.values, name)
 
     def count(self, name: str) -> int:
         """A number that is absent where there is nothing to count."""

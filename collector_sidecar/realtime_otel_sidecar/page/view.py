@@ -9,9 +9,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ..messages import said
-from ..otlp.values import values_of
+from ..otlp.values import number_of, values_of
 from ..stitch import attributes as key
-from ..stitch.build import ENDED, STARTED
+from ..stitch.build import ENDED, GAP, STARTED
+from ..tree import lost_words
 from .audio import Audio, audio_of, first_audio
 from .spans import OTHER, Seen, traces
 from .summary import summary
@@ -159,6 +160,9 @@ def _event(event: Span.Event, origin: int) -> Data:
             "logger": str(values.get(key.LOG_LOGGER, "")),
             "message": "(message not captured)" if message is None else str(message),
         }
+    if event.name == GAP:
+        end = event.time_unix_nano + round(max(0.0, number_of(values, key.GAP_DURATION) or 0.0) * SECOND)
+        data["gap"] = {"end": _at(end, origin), "what": lost_words(values)}
     data["error"] = key.ERROR_TYPE in values or event.name in ("error", "exception")
     return data
 

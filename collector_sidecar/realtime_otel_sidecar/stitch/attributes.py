@@ -181,8 +181,18 @@ OBSERVED_LATE: Final = _define(
     BOOL,
     "True: events had come before it was observed. What they said is not in this trace. Absent where it was in time.",
 )
-RECORDS_MISSING: Final = _define("openai.realtime.records.missing", SESSION, INT, "Sequence numbers that never came.")
-RECORDS_DROPPED: Final = _define("openai.realtime.records.dropped", SESSION, INT, "Records that the emitter dropped.")
+RECORDS_MISSING: Final = _define(
+    "openai.realtime.records.missing",
+    (SESSION, EVENT),
+    INT,
+    "Sequence numbers that never came; on a gap, of those in it, absent for none.",
+)
+RECORDS_DROPPED: Final = _define(
+    "openai.realtime.records.dropped",
+    (SESSION, EVENT),
+    INT,
+    "Records that the emitter has said it dropped; on a gap, of those in it, absent for none.",
+)
 ENDS_INFERRED: Final = _define("openai.realtime.ends.inferred", SESSION, INT, "Spans whose end was inferred.")
 EVENTS_UNKNOWN: Final = _define("openai.realtime.events.unknown", SESSION, INT, "Events of a type that is not known.")
 BODIES_UNREADABLE: Final = _define(
@@ -468,6 +478,19 @@ PLAYED: Final = _define(
 LISTING: Final = _define("openai.realtime.mcp.list_duration", EVENT, DOUBLE, "How long listing tools took.", SECONDS)
 HANDED_FROM: Final = _define("openai.realtime.handoff.from", EVENT, STRING, "The agent that has talked so far.")
 HANDED_TO: Final = _define("openai.realtime.handoff.to", EVENT, STRING, "The agent that talks from here on.")
+GAP_FIRST: Final = _define(
+    "openai.realtime.gap.first_seq", EVENT, INT, "Of a gap, the first sequence number that is not there."
+)
+GAP_DURATION: Final = _define(
+    "openai.realtime.gap.duration",
+    EVENT,
+    DOUBLE,
+    "Of a gap, from the record before it to the record behind it; absent where none is behind it.",
+    SECONDS,
+)
+EMITTER_ID: Final = _define(
+    contract.EMITTER_ID, EVENT, STRING, "Of a gap, whose records they are; absent where the stream has a drawn id."
+)
 GUARDRAILS: Final = _define("openai.realtime.guardrails", EVENT, STRINGS, "The guardrails that were tripped.")
 TOOLS: Final = _define("openai.realtime.tools", EVENT, STRINGS, "The names of the tools, where they have changed.")
 LOG_SEVERITY: Final = _define("openai.realtime.log.severity", EVENT, STRING, "Of a tool's log line, the level.")

@@ -30,6 +30,8 @@ LAST = 2**63 - 1
 ENDED = "gen_ai.client.realtime_session.ended"
 LIFE_CYCLE_EVENTS = 2
 """These two."""
+GAP = "openai.realtime.gap"
+"""Where records of the stream are not there."""
 
 
 def part_span(session: State, part: Part) -> Span:

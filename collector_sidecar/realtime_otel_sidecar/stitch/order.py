@@ -25,10 +25,29 @@ MOST = 2**63 - 1
 """What an attribute can count to; numbers that no honest emitter reaches must not break the state's encoding."""
 
 
+class Gap(Struct, omit_defaults=True):
+    """Records of one emitter, numbered in a row, that are not there."""
+
+    first: int
+    since: int
+    """Time of the record before."""
+    missing: int = 0
+    """How many never came."""
+    dropped: int = 0
+    """How many the emitter has said that it dropped."""
+
+    @property
+    def behind(self) -> int:
+        """The number behind its last one."""
+        return self.first + self.missing + self.dropped
+
+
 class Lane(Struct, omit_defaults=True):
     """The records of one emitter of the stream."""
 
     next: int = 0
+    last: int = 0
+    """Time of the newest record that was taken, or before that, of the emitter's connection."""
     held: dict[int, Record] = field(default_factory=dict)
     waiting: list[int] = field(default_factory=list)
     """The numbers held, as a heap: to look for the lowest among all, gap by gap, would take the square of the time."""
@@ -38,6 +57,8 @@ class Lane(Struct, omit_defaults=True):
     """Its stream_closed was taken: whatever is numbered behind that comes too late."""
     missing: list[tuple[int, int]] = field(default_factory=list)
     """Ranges that were given up or stated, in their order; a record of these is late, not a duplicate."""
+    gap: Gap | None = None
+    """What was left out since the last record that was taken, or with it; see `Order.gap_before`."""
 
     def __post_init__(self) -> None:
         self.waiting = sorted(self.held)
@@ -50,6 +71,11 @@ class Lane(Struct, omit_defaults=True):
     def hold(self, record: Record) -> None:
         self.held[record.seq] = record
         heappush(self.waiting, record.seq)
+
+    def leave_out(self, *, missing: int = 0, dropped: int = 0) -> None:
+        """Count in what lies before ``next``, and was not taken."""
+        gap = self.gap = self.gap or Gap(self.next - missing - dropped, self.last)
+        gap.missing, gap.dropped = min(MOST, gap.missing + missing), min(MOST, gap.dropped + dropped)
 
     def take_next(self) -> Record | None:
         """The record whose number is next, if it is there."""
@@ -88,7 +114,7 @@ class Order(Struct, omit_defaults=True):
         """Take in a record with a sequence number; False if it was there before, or comes too late to be taken."""
         lane = self.lanes.get(record.emitter_id)
         if lane is None:
-            lane = self.lanes[record.emitter_id] = Lane()
+            lane = self.lanes[record.emitter_id] = Lane(last=max(0, record.started))
         if lane.closed or record.seq < lane.next or record.seq in lane.held:
             return False
         self.newest = max(self.newest, record.time)
@@ -101,13 +127,14 @@ class Order(Struct, omit_defaults=True):
     def flowing(self, record: Record) -> Lane | None:
         """The lane of which this record is the next, if nothing waits behind a gap; `step` then takes it in."""
         lane = self.lanes.get(record.emitter_id)
-        if lane is None or lane.closed or lane.next != record.seq or any(each.held for each in self.lanes.values()):
+        if lane is None or lane.closed or lane.next != record.seq or lane.gap is not None:
             return None
-        return lane
+        return None if any(each.held for each in self.lanes.values()) else lane
 
     def step(self, lane: Lane, count: int, newest: int) -> None:
         """Take so many records of a lane that is `flowing`, none of them a fact; ``newest``: the latest time of any."""
         lane.next += count
+        lane.last = max(lane.last, newest)
         self.newest = max(self.newest, newest)
 
     def ready(self, gap_wait: int, most_held: int) -> Iterator[Record]:
@@ -133,6 +160,24 @@ class Order(Struct, omit_defaults=True):
                     self._skip_gap(lane)
             self._step_over_stated(lane)
 
+    def gap_before(self, record: Record) -> Gap | None:
+        """What of its emitter's records is not there right before the one just yielded; it is told once.
+
+        A statement that has the number of a record that was dropped lies in the gap, not behind it.
+        """
+        lane = self.lanes.get(record.emitter_id) if record.seq >= 0 else None
+        if lane is None or lane.gap is None or lane.gap.behind > record.seq:
+            return None
+        gap, lane.gap = lane.gap, None
+        return gap
+
+    def gaps_left(self) -> Iterator[tuple[str, Gap]]:
+        """What no record lies behind, with the emitter's id; it is told once."""
+        for emitter_id, lane in self.lanes.items():
+            if lane.gap is not None:
+                yield emitter_id, lane.gap
+                lane.gap = None
+
     def was_taken(self, record: Record) -> bool:
         """Whether this very sequence number was taken, or waits to be, as against given up."""
         lane = self.lanes.get(record.emitter_id)
@@ -148,7 +193,8 @@ class Order(Struct, omit_defaults=True):
         while lane.held and (lane.first == lane.next or self._step_over_stated(lane)):
             while (record := lane.take_next()) is not None:
                 if record.states(Fact.RECORDS_DROPPED) and _dropped(record).in_place:
-                    self.dropped = min(MOST, self.dropped + 1)
+                    self._count_dropped(lane, 1)
+                lane.last = max(lane.last, record.time)
                 lane.closed = record.states(Fact.STREAM_CLOSED)
                 if lane.closed:
                     self.has_close = self._holds_close()
@@ -167,14 +213,20 @@ class Order(Struct, omit_defaults=True):
         if not lane.stated or lane.stated[-1][0] > lane.next:
             return False
         behind = lane.stated[-1][1] + 1
-        self.dropped = min(MOST, self.dropped + _skip(lane, min(behind, lane.first) if lane.held else behind))
+        self._count_dropped(lane, _skip(lane, min(behind, lane.first) if lane.held else behind))
         return True
+
+    def _count_dropped(self, lane: Lane, count: int) -> None:
+        self.dropped = min(MOST, self.dropped + count)
+        lane.leave_out(dropped=count)
 
     def _skip_gap(self, lane: Lane) -> None:
         """Give up what lies before the next record held, or before the next stated range."""
         if lane.held:
             upto = min(lane.first, lane.stated[-1][0]) if lane.stated else lane.first
-            self.missing = min(MOST, self.missing + _skip(lane, upto))
+            skipped = _skip(lane, upto)
+            self.missing = min(MOST, self.missing + skipped)
+            lane.leave_out(missing=skipped)
 
 
 def _skip(lane: Lane, upto: int) -> int:

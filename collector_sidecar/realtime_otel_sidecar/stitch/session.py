@@ -25,6 +25,7 @@ from . import moving, playback, response, speech, stream, tool
 from .bodies import ItemBody, word
 from .events import DELTAS, SOUNDS, UNKNOWN, Does, Fate, Row, read_body, read_what_fits, row_of
 from .known import Connection
+from .order import Gap
 from .record import Record
 from .rules import Rules
 from .spans import CloseReason
@@ -40,10 +41,13 @@ MOST_SEEN = 10_000
 class Session(State, kw_only=True):
     """One conversation: `take` is given its records in their order."""
 
-    def take(self, record: Record, rules: Rules) -> None:
+    def take(self, record: Record, rules: Rules, gap: Gap | None = None) -> None:
         """Take the next record of the stream; spans that settle are appended to ``settled``.
 
         A log line without a sequence number is no record of the stream's own: it counts nothing and moves no time.
+
+        Args:
+            gap: what is not there between this record and the one before.
         """
         if record.log is not None and record.seq < 0:
             self.take_log(record, rules)
@@ -53,6 +57,8 @@ class Session(State, kw_only=True):
             self._begin(record, rules)
         if record.time >= self.next_due:
             self.settle(record.time, rules)
+        if gap is not None and not (self.moved and self.records == 1):  # what precedes a moved part is elsewhere
+            self.note_gap(gap, record.emitter_id, record.time)
         self.last = max(self.last, record.time)
         if self.is_chosen and self._was_seen(record):
             return

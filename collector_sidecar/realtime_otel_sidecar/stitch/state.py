@@ -20,7 +20,8 @@ from .config import Config
 from .content import Message
 from .known import Asked, Close, Connection, Create, Known
 from .limits import add_attributes, forget_oldest, has_room
-from .part import Part
+from .order import Gap
+from .part import Part, seconds
 from .parts import NEVER, Parts
 from .playback import Playback
 from .record import Record
@@ -407,8 +408,24 @@ class State(Struct, kw_only=True, omit_defaults=True):
         ):
             if value:
                 attributes[name] = value
-        event = SpanEvent(record.time, record.type, attributes | (more or {}), record.seq)
-        holder: State | Part = self if on is None else on
+        self._add(
+            SpanEvent(record.time, record.type, attributes | (more or {}), record.seq), self if on is None else on
+        )
+
+    def note_gap(self, gap: Gap, emitter_id: str, until: int = 0) -> None:
+        """A span event where records of this emitter are not there: from the record before to the one behind it."""
+        since = max(self.started, gap.since)
+        attributes: Attributes = {key.GAP_FIRST: gap.first}
+        for name, count in ((key.RECORDS_MISSING, gap.missing), (key.RECORDS_DROPPED, gap.dropped)):
+            if count:
+                attributes[name] = count
+        if until >= since:
+            attributes[key.GAP_DURATION] = seconds(until - since)
+        if self.is_chosen:
+            attributes[key.EMITTER_ID] = emitter_id
+        self._add(SpanEvent(since, build.GAP, attributes, gap.first), self)
+
+    def _add(self, event: SpanEvent, holder: State | Part) -> None:
         # The session's own beginning and end stand beside what is kept on it.
         most = self.limits.span_events - (build.LIFE_CYCLE_EVENTS if holder is self else 0)
         if has_room(holder.events, most):

@@ -100,6 +100,12 @@ class Stream(Struct, omit_defaults=True):
         session.records_missing, session.records_dropped = missing, dropped
         session.gaps_cut_short = self.order.cut_short - self.cut_short
 
+    def finish(self, reason: CloseReason) -> None:
+        """End the session without a word of its own (see `Session.finish`)."""
+        for emitter_id, gap in self.order.gaps_left():
+            self.session.note_gap(gap, emitter_id)
+        self.session.finish(reason)
+
     def count_beginning(self, outcome: Outcome) -> None:
         """The session has had its first record; what is missing before it of one that has moved is where it began."""
         if self.session.moved:
@@ -292,11 +298,12 @@ class Stitcher:
         taken = fed
         try:
             for taken in self._admit(stream, fed, outcome) if fed is not None else stream.order.give_up():
+                gap = stream.order.gap_before(taken)
                 if stream.session.is_over_before(taken):
                     self._succeed(key, stream, taken, outcome)
                 stream.count_losses(outcome)
                 is_new = not stream.session.records
-                stream.session.take(taken, self.rules)
+                stream.session.take(taken, self.rules, gap)
                 if is_new and stream.session.records:
                     stream.count_beginning(outcome)
                 if stream.session.reason is not None:
@@ -338,7 +345,7 @@ class Stitcher:
     def _end(self, key: str, stream: Stream, reason: CloseReason, outcome: Outcome) -> None:
         """End a stream that has not said so itself, at its last record's time."""
         try:
-            stream.session.finish(reason)
+            stream.finish(reason)
         except Exception as error:  # the state itself is broken: what has settled before still goes out
             outcome.errors.append(f"{type(error).__name__}: {error} (on ending a stream)")
         self._bury(key, stream, outcome)
@@ -381,7 +388,7 @@ class Stitcher:
     def _succeed(self, key: str, stream: Stream, record: Record, outcome: Outcome) -> None:
         """The session had ended before this record, which begins the next one."""
         ended = stream.session
-        ended.finish(CloseReason.SESSION_CLOSED)
+        stream.finish(CloseReason.SESSION_CLOSED)
         outcome.collect(ended)
         stream.session = _open_session(key, record, self.rules, Past(ended.parts.gone, ended.late_transcripts))
         stream.missing += ended.records_missing

@@ -208,7 +208,7 @@ function events(span) {
                 ` ${event.log.logger} `,
                 el("span", { class: "said" }, event.log.message),
               ]
-            : el("b", {}, event.name),
+            : el("b", {}, eventTitle(event)),
           event.log ? "" : table("", Object.entries(event.attributes), false),
         ),
       ),

@@ -78,6 +78,7 @@ function toolbar(conversation, actions) {
       has((span) => span.role === "agent") && legend("making", "Response is generated"),
       has((span) => span.role === "tool") && legend("tool", "Tool runs"),
       has((span) => span.inferred[0] || span.inferred[1]) && legend("inferred", "Inferred"),
+      has((span) => span.events.some((event) => event.gap)) && legend("lost", "Records lost"),
     ),
     el(
       "div",
@@ -287,11 +288,12 @@ const logMarks = (span) =>
     .map((event) => el("i", { class: `log ${severity(event)}`, style: { left: within(span, event.at) } }));
 
 function severity(event) {
+  if (event.gap) return "warn";
   if (!event.log) return event.error ? "bad" : "";
   return /^(ERR|CRIT|FATAL)/i.test(event.log.severity) ? "bad" : /^WARN/i.test(event.log.severity) ? "warn" : "";
 }
 
-/** What happened and is no span: errors, handoffs, guardrails, what was not understood. */
+/** What happened and is no span: errors, handoffs, guardrails, what was not understood, what was lost. */
 function eventLane({ conversation, at }) {
   const events = conversation.spans.flatMap((span) =>
     span.role === "other"
@@ -306,8 +308,8 @@ function eventLane({ conversation, at }) {
       class: `mark ${severity(event)}`,
       "data-span": span.id,
       "data-at": event.at,
-      "aria-label": `${event.name} at ${offset(event.at, 1)}`,
-      title: `${event.name}, ${offset(event.at)}`,
+      "aria-label": `${eventTitle(event)} at ${offset(event.at, 1)}`,
+      title: `${eventTitle(event)}, ${offset(event.at)}`,
       style: { left: at(event.at) },
     }),
   );
@@ -332,11 +334,14 @@ function turnLane({ conversation, at, place, whole }) {
   );
 }
 
-/** Lines across all lanes: where turns begin, and where the user cut an answer. */
-function overlay({ conversation, at }) {
+/** Across all lanes: where turns begin, where the user cut an answer, and where records are not there. */
+function overlay({ conversation, at, place }) {
   const lines = conversation.turns.map((turn) => el("i", { class: "line", style: { left: at(turn.start) } }));
   for (const span of conversation.spans) {
     if (span.audio?.cut) lines.push(el("i", { class: "line cut", style: { left: at(span.audio.heard) } }));
+    for (const event of span.events) {
+      if (event.gap) lines.push(el("i", { class: "lost", style: place(event.at, event.gap.end) }));
+    }
   }
   return el("div", { class: "overlay", "aria-hidden": "true" }, lines);
 }

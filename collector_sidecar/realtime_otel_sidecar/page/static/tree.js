@@ -105,11 +105,11 @@ function spanCells(span) {
 function eventCells(event) {
   const what = event.log
     ? [el("span", { class: "logger" }, event.log.severity), " ", event.log.message]
-    : [event.name, " ", eventWords(event)];
+    : [eventTitle(event), " ", eventWords(event)];
   return [
     el("span", { class: "what" }, what),
     el("span", { class: "time" }, offset(event.at, 2)),
-    el("span", { class: "time long" }),
+    el("span", { class: "time long" }, event.gap ? lasting(event.gap.end - event.at) : ""),
   ];
 }
 

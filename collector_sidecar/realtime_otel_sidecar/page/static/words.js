@@ -46,6 +46,8 @@ function title(span) {
 /** The same with what was said, or with how long it took. */
 const titled = (span) => (span.text ? span.text : title(span));
 
+const eventTitle = (event) => (event.gap ? `Records lost: ${event.gap.what}` : event.name);
+
 /** What a screen reader says of a span. */
 function spoken(span) {
   const parts = [title(span)];
