@@ -79,6 +79,8 @@ class Ended(Struct, array_like=True, frozen=True):
     """Records that the emitter dropped."""
     names: bytes
     """Hashes of what it can be looked for by, end to end: see `name_of`."""
+    first: tuple[str, ...] = ()
+    """`Span.first`; rows of older releases have none."""
 
     def has_name(self, name: bytes) -> bool:
         """Whether this is `name_of` its stream's id, one of its sessions' ids, or a value of the application's."""
@@ -219,6 +221,7 @@ def _ended(span: Span) -> Ended:
         missing=_count(values.get(key.RECORDS_MISSING)),
         dropped=_count(values.get(key.RECORDS_DROPPED)),
         names=b"".join(map(name_of, _names(span))),
+        first=span.first,
     )
 
 

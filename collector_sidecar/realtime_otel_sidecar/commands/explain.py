@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ..explain.telling import Story
     from . import Commands
 
-SETTINGS = ("data_dir", "settle", "transcript_wait", "gap_wait", "max_silence")
-"""Those of the sidecar whose data directory it is, which say how long something may wait."""
+SETTINGS = ("data_dir", "settle", "transcript_wait", "gap_wait", "max_silence", "sharded")
+"""Those of the sidecar whose data directory it is, which say how long something may wait, and whose ids are whose."""
 
 DESCRIPTION = """\
 Say what became of a conversation, or of a part of it, as the data directory of a sidecar tells it. It is only read,

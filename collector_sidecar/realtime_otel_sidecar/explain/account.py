@@ -106,6 +106,12 @@ class Account:
     letters: list[DeadLetter] = field(default_factory=list)
 
     @property
+    def firsts(self) -> list[tuple[str, ...]]:
+        """`Span.first` of each of its sessions."""
+        firsts = [ended.first for _, _, ended in self.sessions]
+        return firsts if self.open is None else [*firsts, self.open.session.first]
+
+    @property
     def sampled(self) -> bool:
         """Whether spans of it are to go out."""
         if self.open is not None and self.open.session.records:

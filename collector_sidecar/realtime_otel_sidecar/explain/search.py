@@ -6,7 +6,7 @@ the span that such an id would have is computed, and looked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from ..config import Settings
 from ..history import SESSION, ended_of, holders, listed_of, name_of
 from ..stitch.bodies import AnnotationBody, usable_attributes
 from ..stitch.events import read_body
+from ..stitch.moving import session_span_id
 from ..stitch.record import Record
 from ..stitch.stitcher import Stream, key_of
 from ..store.reading import Reader
@@ -30,6 +31,7 @@ FIRST = (Kind.RESPONSE, Kind.TOOL, Kind.USER_SPEECH)
 ORDINALS = 3
 """How often an id is taken to be opened again at most: the protocol does so hardly ever."""
 
+First = tuple[str, ...]
 Keys = dict[str, str]
 """Keys of streams, each with the stream's id, empty where that is not known."""
 
@@ -62,14 +64,23 @@ def find(reader: Reader, text: str, settings: Settings) -> Keys:
     return found
 
 
-def spans_of(key: str, text: str) -> dict[bytes, Kind | None]:
-    """The ids of spans that this text may mean in a stream, and what they would be; None where that is not known."""
+def spans_of(key: str, text: str, firsts: Iterable[First] = ()) -> dict[bytes, Kind | None]:
+    """The ids of spans that this text may mean in a stream, and what they would be; None where that is not known.
+
+    Args:
+        firsts: with what ids of continued spans of the stream are made here (`Span.first`).
+    """
     if text == key:
         return {}
     raw = _binary(text)
     if len(raw) == 8:
         return {raw: None}
-    return {contract.span_id(kind, key, text, ordinal): kind for kind in PARTS for ordinal in range(1, ORDINALS + 1)}
+    return {
+        contract.span_id(kind, key, text, ordinal, first): kind
+        for first in dict.fromkeys([(), *firsts])
+        for kind in PARTS
+        for ordinal in range(1, ORDINALS + 1)
+    }
 
 
 def _binary(text: str) -> bytes:
@@ -130,7 +141,12 @@ def _ended(reader: Reader, text: str, raw: bytes) -> set[str]:
         rows = [row.data for row in reader.history_with(raw) if row.kind != SESSION]
         traces = {trace_id for data in (*rows, *reader.listed()) for trace_id in holders(data, {raw})}
         return {each.key for each in sessions if each.trace_id in traces}
-    meant = {contract.span_id(kind, each.key, text): each.key for each in sessions for kind in FIRST}
+    meant = {
+        contract.span_id(kind, each.key, text, continued=first): each.key
+        for each in sessions
+        for first in {(), each.first}
+        for kind in FIRST
+    }
     rows = [row.data for row in reader.history("delivered", "dropped", "expired")]
     return {meant[span_id] for data in (*rows, *reader.listed()) for span_id in listed_of(data, meant)}
 
@@ -149,7 +165,7 @@ def _by_open_part(reader: Reader, raw: bytes, settings: Settings) -> Keys:
     for checkpoint in reader.open_states():
         if checkpoint.state:
             session = msgspec.msgpack.decode(checkpoint.state, type=Stream).session
-            if any(session.span_id(part) == raw for part in session.parts.all()):
+            if raw == session_span_id(session) or any(session.span_id(part) == raw for part in session.parts.all()):
                 found[checkpoint.key] = session.stream_id
     for row in reader.journal_with(b""):
         for record in records_of(row, settings):

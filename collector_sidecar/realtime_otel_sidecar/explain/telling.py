@@ -194,7 +194,7 @@ def _tell_asked(story: Story, account: Account, waits: list[Wait], text: str) ->
         else {account.open.session.span_id(part): label(part) for part in account.open.session.parts.all()}
     )
     waiting = {wait.span_id: wait.what for wait in waits if wait.span_id}
-    for span_id, kind in spans_of(account.key, text).items():
+    for span_id, kind in spans_of(account.key, text, account.firsts).items():
         fate = account.spans.get(span_id)
         if fate is None and span_id not in parts:
             continue

@@ -145,6 +145,7 @@ def session_span(session: State) -> Span:
         events=[*session.events, *_life_cycle(session, reason)],
         dropped=(session.dropped_attributes, session.dropped_events, session.dropped_links),
         error=error,
+        first=session.first,
     )
 
 
@@ -171,6 +172,7 @@ def _span(
     events: list[SpanEvent] | None = None,
     dropped: tuple[int, int, int] = (0, 0, 0),
     error: str = "",
+    first: tuple[str, ...] = (),
 ) -> Span:
     """A span with what every span of the conversation carries: the application's attributes, provider and session.
 
@@ -197,6 +199,7 @@ def _span(
         dropped_attributes=dropped[0],
         dropped_events=dropped[1],
         dropped_links=dropped[2],
+        first=first,
         resource=session.resource,
     )
     return limited(span, session.limits)

@@ -96,4 +96,6 @@ class Span(Struct, frozen=True, kw_only=True, omit_defaults=True):
     dropped_events: int = 0
     dropped_links: int = 0
     """What there was no room for, as OTLP counts it."""
+    first: tuple[str, ...] = ()
+    """Of a session's span, where there are several stitchers: what ids of continued spans are made with (`moving`)."""
     resource: Resource

@@ -107,6 +107,49 @@ def test_an_open_conversation_is_found_by_what_only_its_checkpoint_says(tmp_path
         assert "resp_1 is the realtime_inference" in tells("resp_1")[1]
 
 
+MOVED_WITH = ("of-whole", "21")
+"""The first record that came here of a stream that has begun at another sidecar."""
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "kind"),
+    [
+        ("resp_2", "realtime_inference", Kind.RESPONSE),
+        ("call_1", "execute_tool", Kind.TOOL),
+        ("item_question", "user_speech", Kind.USER_SPEECH),
+    ],
+)
+def test_a_span_that_has_begun_at_another_sidecar_is_found_by_the_protocols_id_wherever_it_is(
+    text: str, what: str, kind: Kind, tmp_path: Path, tells: Tells
+) -> None:
+    span_id = contract.span_id(kind, "whole", text, continued=MOVED_WITH).hex()
+    found = re.compile(rf"{text} is the {what}.* with the span id {span_id}: ")
+    with Rig(tmp_path / "data", sharded=True, gap_wait=0.05) as rig:
+        rig.take(conversation("another", turns=1).request(), WHOLE.request(21, 26))
+        assert found.search(tells(text, "--sharded", "--gap-wait", "0.05")[1]), "open: in the journal alone"
+    with Rig(tmp_path / "data", sharded=True) as rig:
+        assert found.search(tells(text)[1]), "open: in its checkpoint"
+        assert "stream whole" in tells(span_id)[1]
+        rig.take(WHOLE.request(26))
+        assert found.search(tells(text)[1]), "ended: it waits"
+        deliver(rig)
+    with Rig(tmp_path / "data", sharded=True) as rig:
+        assert rig.rows("SELECT count(*) FROM journal") == [(0,)]
+        status, told = tells(text)
+        assert found.search(told), "it has left, and the journal is cut"
+        assert (status, told.count("stream ")) == (0, 1)
+        assert "stream whole" in tells(span_id)[1]
+
+
+def test_the_session_of_a_stream_that_has_moved_is_found_by_its_span_while_it_is_open(
+    tmp_path: Path, tells: Tells
+) -> None:
+    with Rig(tmp_path / "data", sharded=True, gap_wait=0.05) as rig:
+        rig.take(WHOLE.request(21, 26))
+    span_id = contract.span_id(Kind.SESSION, "whole", continued=MOVED_WITH).hex()
+    assert "stream whole" in tells(span_id)[1]
+
+
 def test_a_chosen_id_is_told_by_itself_by_its_trace_and_by_its_hash(tmp_path: Path, tells: Tells) -> None:
     chosen = conversation("CA-17", turns=1, chosen=True)
     with Rig(tmp_path / "data", resume_wait=0.05) as rig:
