@@ -35,7 +35,7 @@ from .store.database import Database
 from .store.folder import StoreError, is_corrupt
 from .store.rows import Batch, DeadLetter, JournalRow, Sent, pack_keys, pack_outputs
 from .telemetry.latencies import Latencies
-from .waiting import Pending, Waiting, refuse
+from .waiting import COMMIT_SECONDS, Pending, Waiting, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -310,9 +310,9 @@ class Engine:
         for pending in group:
             self._take_request(pending, batch)
         self._make_room(batch)
-        if self._waiting.is_empty:  # else a record that ends the silence may be waiting
-            for key in silence.fallen():
-                self._tick(key, batch)
+        # A record that ends the silence may be waiting; but not for longer than this, or no load would ever end one.
+        for key in silence.fallen(0.0 if self._waiting.is_empty else COMMIT_SECONDS):
+            self._tick(key, batch)
         if self._conversations.open and silence.now - self._heard >= HEARTBEAT_SECONDS:
             batch.heard = silence.now
         self._write(batch, group)
@@ -472,12 +472,15 @@ class Engine:
             self._tell(is_last=True)
 
     def settle_outbox(self) -> None:
-        """Let go of what was sent after `run` had returned."""
+        """Let go of what was sent after `run` had returned; what cannot be now is sent once more by the next start."""
         saved = True
         while (self._acknowledged or self._problems) and saved:
             batch = Batch()
             self._let_go(batch)
-            saved = self._try_commit(batch)
+            try:
+                saved = self._try_commit(batch)
+            except sqlite3.DatabaseError:  # it is damaged, as `run` has said
+                return
 
     def _wipe(self) -> None:
         """Empty the write-ahead log, once in a while."""

@@ -54,12 +54,12 @@ class Silence:
         if wait is not None:
             del self._heard[wait][key]
 
-    def fallen(self) -> list[str]:
-        """Streams for which the clock has run out."""
+    def fallen(self, patience: float = 0.0) -> list[str]:
+        """Streams for which the clock has run out, and ``patience`` more seconds ago."""
         fallen = []
         for wait, heard in sorted(self._heard.items()):
             for key, last in heard.items():
-                if self.now - last < wait:
+                if self.now - last < wait + patience:
                     break
                 fallen.append(key)
         return fallen

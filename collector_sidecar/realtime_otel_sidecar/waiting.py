@@ -13,6 +13,8 @@ from .stitch.record import Record
 
 GROUP_BYTES = 8 * 1024 * 1024
 """A transaction takes in requests up to this size: more would make the first of them wait for the last."""
+COMMIT_SECONDS = 60.0
+"""A request that is not on disk by then is answered with UNAVAILABLE; what comes of it later is a duplicate."""
 
 
 @dataclass(slots=True)

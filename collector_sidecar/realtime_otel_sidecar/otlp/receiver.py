@@ -33,7 +33,7 @@ from ..logs import Quiet
 from ..refusals import FOR_GOOD, Refusals, Unavailable, Why
 from ..stitch.record import Record
 from ..telemetry.latencies import Latencies
-from ..waiting import Pending
+from ..waiting import COMMIT_SECONDS, Pending
 from .access import TokenGate, server_credentials
 from .counting import SMALLEST_RECORD, count_records
 from .decode import Broken, decode_request
@@ -54,8 +54,6 @@ ALIVE_SECONDS = 20.0
 """After which a silent connection is asked whether the client is still there: a dead one would keep its calls open."""
 CALLS = 128
 """On one connection at the same time; the client keeps the others, of which else the beginnings would be here."""
-COMMIT_SECONDS = 60.0
-"""A request that is not on disk by then is answered with UNAVAILABLE; what comes of it later is a duplicate."""
 TLS_CONNECTION_SECONDS = 600.0
 """Certificates are looked at when a connection is made. So it is made anew now and then, or one that was let in once
 would stay, whatever became of its certificate or of the authority. Calls that are under way may end before."""

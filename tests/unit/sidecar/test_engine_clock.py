@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from realtime_otel import contract
 from realtime_otel.contract import Fact, Kind
+from realtime_otel_sidecar import engine
+from realtime_otel_sidecar.waiting import Waiting
 from tests.conversations import (
     SECOND,
     STARTED,
@@ -128,6 +131,19 @@ def test_the_clock_ends_the_wait_for_another_connection_once_and_a_replay_does_t
         assert not open_streams(rig)
         assert outbox(rig.folder) == found
     assert sessions(folder) == [SESSION]
+
+
+def test_under_a_load_that_never_ends_the_clock_ends_sessions_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits may be of a stream that seems to be silent, but nothing waits for ever."""
+    monkeypatch.setattr(Waiting, "is_empty", False)
+    monkeypatch.setattr(engine, "COMMIT_SECONDS", 0.3)
+    with Rig(tmp_path / "data", resume_wait=0.2) as rig:
+        began = time.monotonic()
+        rig.take(conversation("call", chosen=True).request())
+        await_end(rig)
+        assert time.monotonic() - began >= 0.5
 
 
 def test_another_connection_in_time_goes_on_with_the_session(tmp_path: Path) -> None:

@@ -89,6 +89,19 @@ def test_a_database_that_turns_out_to_be_damaged_ends_the_engine_and_is_looked_a
         assert (rig.folder / SUSPECT).exists()
 
 
+def test_what_was_sent_of_a_damaged_database_ends_no_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_batch: object) -> None:
+        raise malformed()
+
+    with Rig(tmp_path / "data") as rig:
+        rig.take(*one_by_one(ONE))
+        monkeypatch.setattr(rig.database, "commit", fails)
+        rig.engine.acknowledge(1)
+        eventually(lambda: rig.engine.failed)
+        rig.engine.acknowledge(2)
+    assert outbox(rig.folder), "they are sent again"
+
+
 def test_damage_that_the_sender_has_found_ends_the_engine(tmp_path: Path) -> None:
     with Rig(tmp_path / "data") as rig:
         rig.engine.report_damage(malformed())
