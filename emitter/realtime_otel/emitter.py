@@ -145,7 +145,8 @@ class RealtimeEmitter:
         """As `tool`; with `states` False, `tool_started` is stated when the scope's `start` is called, or never."""
         if not (isinstance(call_id, str) and call_id):
             return _no_tool()
-        ordinal = self._source.tallies.calls.ordinal(call_id)
+        # Not asked where it does not matter: in a forked process another thread may hold the tallies' lock for ever.
+        ordinal = 1 if self._source.closed else self._source.tallies.calls.ordinal(call_id)
         known = name if isinstance(name, str) else ""
         return ToolScope(self._intake, self._source, call_id, known, ordinal=ordinal, states=states)
 
@@ -171,12 +172,16 @@ class RealtimeEmitter:
     @guarded(nothing)
     def guardrail_tripped(self, guardrails: Iterable[str], *, response_id: str = "") -> None:
         """The named guardrails have stopped a response: the newest, if none is named."""
+        if self._source.closed:
+            return
         body = {"guardrails": list(guardrails)}
         self._state(Fact.GUARDRAIL_TRIPPED, body, response_id=response_id or self._source.tallies.responses.newest)
 
     @guarded(nothing)
     def audio_interrupted(self, item_id: str, played_ms: int | None = None) -> None:
         """The playback of an item was cut, after so many milliseconds of it were heard (None: nobody knows)."""
+        if self._source.closed:
+            return
         heard = {} if played_ms is None else {"played_ms": played_ms}
         body = {"item_id": contract.identifier(item_id), **heard}
         self._state(

@@ -53,6 +53,9 @@ class AudioTally:
         if not self._count:
             return {}
         with self._lock:
+            # Another may have taken them meanwhile.
+            if not self._count:
+                return {}
             taken = {
                 contract.AUDIO_COUNT: self._count,
                 contract.AUDIO_SIZE: self._size,

@@ -1,5 +1,6 @@
 """What an event takes while it waits for the worker, and what of it is known before that comes."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -159,3 +160,22 @@ def test_what_nobody_asks_for_is_not_kept_longer_than_its_event(collector: Colle
 
     assert emitter.flush(10)
     assert attributes_of(collector.named(Fact.GUARDRAIL_TRIPPED))[contract.RESPONSE_ID] == "resp_499"
+
+
+def test_in_a_forked_process_nothing_waits_for_a_lock_that_another_thread_had(collector: Collector) -> None:
+    emitter = RealtimeEmitter()
+    emitter.server_event({"type": "response.created", "response": {"id": "resp_1"}})
+
+    def go_on() -> None:
+        with emitter.tool("call_1"):
+            emitter.guardrail_tripped(["no prices"])
+            emitter.audio_interrupted("item_1", 5)
+            emitter.close()
+
+    going_on = threading.Thread(target=go_on, daemon=True)
+    # What a child does first; the thread that holds the lock is not there.
+    emitter._worker.abandon()
+    with emitter._source.tallies._lock:
+        going_on.start()
+        going_on.join(5)
+        assert not going_on.is_alive()

@@ -1,5 +1,7 @@
 """What is counted instead of sent."""
 
+import threading
+
 import pytest
 
 from realtime_otel import contract
@@ -89,3 +91,23 @@ def test_calls_of_long_ago_are_forgotten() -> None:
     assert tally.ordinal("call_0") == 1
     tally.opened("call_4999", ITEM)
     assert tally.ordinal("call_4999") == 2
+
+
+def test_a_take_that_interrupts_another_leaves_it_nothing() -> None:
+    tally = AudioTally()
+    tally.add(4, 7)
+    taken = []
+
+    class Interrupted:
+        """A finalizer may run at any line, and close the stream."""
+
+        def __enter__(self) -> None:
+            tally._lock = threading.RLock()
+            taken.append(tally.take())
+
+        def __exit__(self, *_error: object) -> None: ...
+
+    tally._lock = Interrupted()  # type: ignore[assignment]
+
+    assert tally.take() == {}
+    assert [each[contract.AUDIO_FIRST] for each in taken] == [7]
