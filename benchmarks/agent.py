@@ -43,6 +43,7 @@ EVENTS_PER_SECOND: Final = 30
 """Of one conversation while the agent speaks."""
 DELTAS: Final = 0.97
 TICK_SECONDS: Final = 0.005
+SPIN_NS: Final = 1250
 _AUDIO: Final = "AUDIO"
 SECONDS: Final = 2.0
 """How long a window is."""
@@ -74,6 +75,19 @@ class Nothing:
 
     def close(self) -> None:
         pass
+
+
+class Spinning(Nothing):
+    """Takes about as long as noting does, but touches nothing: what interrupts either is the machine."""
+
+    class Listener(RealtimeModelListener):
+        async def on_event(self, event: RealtimeModelEvent) -> None:
+            until = time.perf_counter_ns() + SPIN_NS
+            while time.perf_counter_ns() < until:
+                pass
+
+    def open(self) -> Sequence[RealtimeModelListener]:
+        return [self.Listener() for _ in range(SESSIONS)]
 
 
 class Emitter:
@@ -247,7 +261,7 @@ def main() -> None:
     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{given.address}"
     os.environ["OPENAI_API_KEY"] = "none"
     ways: dict[str, Callable[[], Way]] = {"nothing": Nothing, "emitter": Emitter}
-    told = windows(spread, ways, given.pairs)
+    told = windows(spread, ways | {"spinning": Spinning}, given.pairs)
     ways |= {"first": lambda: Emitter("first"), "in process": InProcess}
     print(json.dumps({"spread": told, "busy": windows(busy, ways, given.pairs)}))
 

@@ -27,10 +27,13 @@ def agent() -> dict[str, Any]:
 def added(figure: str) -> Measured:
     """By how much the emitter makes a figure larger: the median of the pairs."""
     ways = agent()["spread"]
-    pairs = [(ours[figure], none[figure]) for ours, none in zip(ways["emitter"], ways["nothing"], strict=True)]
-    more = [ours - none for ours, none in pairs]
-    without = median(none for _, none in pairs)
-    return Measured(value=median(more), figure=median(more), details={"added": more, "without": without})
+    without = [window[figure] for window in ways["nothing"]]
+    more, spinning = (
+        [window[figure] - none for window, none in zip(ways[way], without, strict=True)]
+        for way in ("emitter", "spinning")
+    )
+    details = {"added": more, "added_by_spinning": spinning, "without": median(without)}
+    return Measured(value=median(more), figure=median(more), details=details)
 
 
 def cpu() -> Measured:
