@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from realtime_otel_sidecar import bounds, journal
 from realtime_otel_sidecar.adoption import Adopted, adopt
 from realtime_otel_sidecar.cli import main
 from realtime_otel_sidecar.config import Settings
@@ -24,7 +25,7 @@ from realtime_otel_sidecar.store import folder as files
 from realtime_otel_sidecar.store.database import Database
 from realtime_otel_sidecar.store.folder import NAME, StoreError
 from tests.sidecar import Recording, conversation
-from tests.unit.sidecar.rig import Rig, await_end, by_name, faults, open_streams, outbox, stitched, totals
+from tests.unit.sidecar.rig import Rig, await_end, by_name, eventually, faults, open_streams, outbox, stitched, totals
 
 WHOLE = [conversation(f"whole-{number}", 2) for number in range(3)]
 HALF = [conversation(f"half-{number}", 3) for number in range(4)]
@@ -160,6 +161,23 @@ def test_the_time_for_which_a_stream_has_been_silent_goes_on(tmp_path: Path) -> 
         assert len(open_streams(rig)) == len(HALF)
         (silent,) = rig.rows("SELECT max(d.heard - c.heard) FROM directory d, checkpoints c")
         assert 0 <= silent[0] < 60
+
+
+def test_what_it_had_forgotten_is_not_opened_by_the_one_that_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "JOURNAL_ROWS", 0.5)
+    monkeypatch.setattr(bounds, "LOOK_SECONDS", 0.0)
+    with Rig(tmp_path / "gone", tombstone_age=0.001) as rig:
+        rig.take(WHOLE[0].request())
+        eventually(lambda: rig.engine.counters.tombstones_dropped == 1)
+
+    adopted(tmp_path / "gone", tmp_path / "stays")
+
+    with Rig(tmp_path / "stays") as rig:
+        rig.take(WHOLE[0].request(3, 5))
+        assert not open_streams(rig)
+        assert {reason for reason, _ in rig.database.dead_letters()} == {"stream_too_old"}
 
 
 def test_its_conversations_can_be_ended(tmp_path: Path) -> None:

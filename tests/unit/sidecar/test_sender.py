@@ -124,6 +124,17 @@ def test_why_the_backend_takes_nothing_is_told_once_and_that_it_takes_spans_agai
     ]
 
 
+def test_of_why_it_takes_nothing_no_more_is_told_than_is_to_be_stored(running: Running, backend: Backend) -> None:
+    def verbose(context: grpc.ServicerContext) -> NoReturn:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "x" * 4000)
+        raise AssertionError("abort raises")
+
+    backend.answers = [verbose]
+    running.put(row(1))
+    running.sender.stop(20)
+    assert running.problems == [f"UNAVAILABLE: {'x' * 4000}"[: sender_module.LONGEST_SAID], ""]
+
+
 def test_that_the_backend_takes_spans_is_told_by_the_first_that_it_takes(running: Running, backend: Backend) -> None:
     running.put(row(1))
     running.sender.stop(5)
