@@ -25,6 +25,7 @@ from tests.conversations import (
     response_created,
     response_done,
     server,
+    stream,
 )
 
 from .stitching import fed, kept, links, one, reason, spans_of
@@ -307,3 +308,11 @@ def test_a_second_emitter_adds_nothing_to_what_was_made(order: str) -> None:
         steps = [*opened(), *answered(), *later(3, [SPEAKS]), truncated(until), *later(3, closed())]
 
         assert was_cut(of_both(steps, order)) is cut
+
+
+def test_an_end_of_the_audio_that_another_emitter_states_without_an_id_tells_nothing() -> None:
+    ours = numbered([*opened(), *answered()[:-1]], of=(agent := stream("CA-2041", chosen=True)))
+    theirs = numbered([*opened(), audio(SIZE * 2, "done")], of=stream("CA-2041", chosen=True, emitter_id="sideband"))
+    behind = numbered([*opened(), *answered(), *later(3, [SPEAKS]), truncated(2000), *later(3, closed())], of=agent)
+
+    assert not was_cut(with_losses([*ours, *theirs, *behind[len(ours) :]]))
