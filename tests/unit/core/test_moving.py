@@ -313,6 +313,18 @@ def test_of_a_chosen_id_any_emitter_that_has_begun_elsewhere_shows_that_the_sess
     assert here.parent_span_id == contract.span_id(Kind.SESSION, CHOSEN)
 
 
+def test_of_a_chosen_id_an_emitter_that_has_dropped_its_start_has_begun_nowhere_else() -> None:
+    one_emitter = emitted([*opened(), *session(), *later(60, closed())], "one")
+    other = emitted([*opened(), *session(), *speech("item_1")], "other", opens=20)
+    stated = emitted([fact(Fact.RECORDS_DROPPED, ranges=[[0, 2]])] * 8, "other", opens=20)[7]
+
+    spans = ended([*one_emitter[:-1], *other[3:7], stated, *one_emitter[-1:]]).spans
+
+    here = one(spans, key.SESSION)
+    assert (here.span_id, here.parent_span_id) == (contract.span_id(Kind.SESSION, CHOSEN), b"")
+    assert here.attributes[key.RECORDS_DROPPED] == 3
+
+
 def test_of_a_chosen_id_the_next_session_begins_here() -> None:
     first = emitted([*opened(), *session(), *closed()], "one")
     other = emitted([*opened(), *closed()], "other", opens=600)

@@ -25,7 +25,18 @@ from realtime_otel_sidecar.store import folder as files
 from realtime_otel_sidecar.store.database import Database
 from realtime_otel_sidecar.store.folder import NAME, StoreError
 from tests.sidecar import Recording, conversation
-from tests.unit.sidecar.rig import Rig, await_end, by_name, eventually, faults, open_streams, outbox, stitched, totals
+from tests.unit.sidecar.rig import (
+    Rig,
+    await_end,
+    by_name,
+    eventually,
+    faults,
+    open_streams,
+    outbox,
+    read_only,
+    stitched,
+    totals,
+)
 
 WHOLE = [conversation(f"whole-{number}", 2) for number in range(3)]
 HALF = [conversation(f"half-{number}", 3) for number in range(4)]
@@ -218,8 +229,12 @@ def test_a_stream_that_both_have_ends_in_the_source_and_goes_on_in_the_target(tm
 def test_spans_that_are_held_until_their_conversation_ends_are_handed_over_with_it(tmp_path: Path) -> None:
     fill(tmp_path / "gone", export="closed")
 
-    adopted(tmp_path / "gone", tmp_path / "stays", export="closed")
+    done = adopted(tmp_path / "gone", tmp_path / "stays", export="closed")
 
+    with read_only(tmp_path / "stays") as connection:
+        (waiting,) = connection.execute("SELECT sum(spans) FROM outbox").fetchone()
+        (held,) = connection.execute("SELECT sum(spans) FROM held").fetchone()
+    assert done.spans == waiting + held > waiting > 0
     with Rig(tmp_path / "stays", export="closed") as rig:
         assert {key[0] for key in spans_in(tmp_path / "stays")} == of_traces(WHOLE)
         rig.take(*rest_of(HALF))
