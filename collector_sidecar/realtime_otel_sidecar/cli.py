@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -18,13 +19,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's core writes lines of its own, in its own form, on which nobody can act. It reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _end_by(signal.SIGINT)
+    except BrokenPipeError:
+        return _end_by(signal.SIGPIPE)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
         parser = _parser()
     except ModuleNotFoundError as error:
         print(MISSING_EXTRA.format(error), file=sys.stderr)
         return 1
     flags = _parse(parser, arguments)
     status: int = flags.run(flags)
+    sys.stdout.flush()  # here, where a reader that has gone is no error
     return status
+
+
+def _end_by(number: signal.Signals) -> int:
+    """End as a program does that knows nothing of the signal: shells ask how, and a traceback tells a user nothing."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

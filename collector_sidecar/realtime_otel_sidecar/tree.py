@@ -99,8 +99,11 @@ def _render_trace(trace_id: bytes, spans: dict[bytes, Span]) -> Trimmed:
         table.add_column(justify=justify, no_wrap=justify == "right" or not table.columns)
     roots = sorted((span for span in spans.values() if span.parent_span_id not in spans), key=_by_start)
     origin = roots[0].start_time_unix_nano if roots else 0
+    below: dict[bytes, list[Span]] = {}
+    for span in spans.values():
+        below.setdefault(span.parent_span_id, []).append(span)
     for root in roots:
-        for row in _rows(root, spans, "", ""):
+        for row in _rows(root, spans, below, "", ""):
             duration = "" if row.duration is None else f"{row.duration / NANOSECONDS:.3f} s"
             name = Text(row.guide, style="dim") + harmless(row.name)
             table.add_row(name, f"+{(row.start - origin) / NANOSECONDS:.3f} s", duration, harmless(row.notes))
@@ -113,18 +116,19 @@ def harmless(text: Text) -> Text:
     return text
 
 
-def _rows(span: Span, spans: dict[bytes, Span], guide: str, indent: str) -> Iterator[Row]:
+def _rows(
+    span: Span, spans: dict[bytes, Span], children: dict[bytes, list[Span]], guide: str, indent: str
+) -> Iterator[Row]:
     duration = span.end_time_unix_nano - span.start_time_unix_nano
     style = "bold red" if span.status.code == Status.STATUS_CODE_ERROR else "bold"
     yield Row(guide, Text(span.name, style=style), span.start_time_unix_nano, duration, _notes(span, spans))
-    below: list[Span | Span.Event] = [child for child in spans.values() if child.parent_span_id == span.span_id]
     told = [event for event in span.events if event.name not in (STARTED, ENDED)]  # the span itself shows these two
-    below = sorted([*below, *told], key=_by_start)
+    below: list[Span | Span.Event] = sorted([*children.get(span.span_id, ()), *told], key=_by_start)
     for place, one in enumerate(below):
         last = place == len(below) - 1
         branch, under = ("└─ ", "   ") if last else ("├─ ", "│  ")
         if isinstance(one, Span):
-            yield from _rows(one, spans, indent + branch, indent + under)
+            yield from _rows(one, spans, children, indent + branch, indent + under)
         else:
             yield _event_row(one, indent + branch)
 

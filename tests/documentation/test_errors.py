@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -125,3 +126,29 @@ def helped(*words: str) -> str:
     command = [sys.executable, "-m", "realtime_otel_sidecar.cli", *words]
     screen = os.environ | {"COLUMNS": str(SCREEN_COLUMNS)}
     return subprocess.run(command, env=screen, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_control_c_ends_a_command_as_a_signal_does_and_says_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "conversation.jsonl"
+    os.mkfifo(file)
+    command = [sys.executable, "-m", "realtime_otel_sidecar.cli", "replay", str(file)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        file.open("w"),  # waits until the command reads
+    ):
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)
+
+    assert (process.returncode, said) == (-signal.SIGINT, (b"", b""))
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    stream = Path(__file__).parents[1] / "scenarios" / "streams" / "one-tool.jsonl"
+    command = [sys.executable, "-m", "realtime_otel_sidecar.cli", "replay", str(stream), "--otlp-json", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+
+    assert (process.returncode, said) == (-signal.SIGPIPE, b"")
