@@ -33,6 +33,8 @@ RULES_VERSION = "3"
 
 CHOSEN_KEYS: Final = 4096
 """That are remembered: each record asks for its own, and each is a hash."""
+LONGEST_CHOSEN: Final = 1024
+"""Characters of what one is made of: emitters write less, and a stranger may write megabytes."""
 
 
 class Rejection(StrEnum):
@@ -400,12 +402,15 @@ def key_of(record: Record) -> str:
     """The `contract.stream_key` of the record's stream."""
     if not record.chosen:
         return record.stream_id
-    return _chosen_key(record.stream_id, record.resource.namespace, record.resource.service)
+    names = record.stream_id, record.resource.namespace, record.resource.service
+    return (_remembered_key if sum(map(len, names)) <= LONGEST_CHOSEN else _chosen_key)(*names)
 
 
-@lru_cache(CHOSEN_KEYS)
 def _chosen_key(stream_id: str, namespace: str, service: str) -> str:
     return contract.stream_key(stream_id, chosen=True, namespace=namespace, service=service)
+
+
+_remembered_key = lru_cache(CHOSEN_KEYS)(_chosen_key)
 
 
 def _open_session(key: str, record: Record, rules: Rules, past: Past | None = None) -> Session:

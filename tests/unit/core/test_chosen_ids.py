@@ -11,11 +11,12 @@ from realtime_otel import contract
 from realtime_otel.contract import Fact, Kind
 from realtime_otel_sidecar.otlp.encode import encode_spans
 from realtime_otel_sidecar.stitch import attributes as key
+from realtime_otel_sidecar.stitch import stitcher as stitcher_module
 from realtime_otel_sidecar.stitch.record import Record
 from realtime_otel_sidecar.stitch.rules import Rules
 from realtime_otel_sidecar.stitch.session import Session
 from realtime_otel_sidecar.stitch.spans import Span
-from realtime_otel_sidecar.stitch.stitcher import Outcome, Rejection, Stitcher
+from realtime_otel_sidecar.stitch.stitcher import Outcome, Rejection, Stitcher, key_of
 from tests.conversations import (
     SECOND,
     STARTED,
@@ -404,6 +405,15 @@ def test_a_close_that_waited_when_a_defect_ended_the_session_is_not_one_of_the_n
     fed(later_call()[:2], stitcher=stitcher)
 
     assert stitcher.wait(CALL) is None
+
+
+def test_a_key_that_is_made_of_something_long_is_not_remembered() -> None:
+    stitcher_module._remembered_key.cache_clear()
+    for name in ("CA-1", "x" * 100_000):
+        (record,) = numbered([BEAT], stream(name, chosen=True))
+        expected = contract.stream_key(name, chosen=True, namespace="hotline", service="voice-agent")
+        assert [key_of(record), key_of(record)] == [expected] * 2
+        assert stitcher_module._remembered_key.cache_info().currsize == 1
 
 
 # --- A restart changes nothing --------------------------------------------------------------------------------------
