@@ -325,17 +325,25 @@ class Stitcher:
 
     def _admit(self, stream: Stream, record: Record, outcome: Outcome) -> Iterable[Record]:
         """The records whose turn has come with this one."""
-        if record.seq < 0:
-            return [record]
         limits, order = self.rules.limits, stream.order
-        if record.emitter_id not in order.lanes and len(order.lanes) >= limits.emitters:
+        if self._is_of_one_too_many(stream, record):
             outcome.rejected.append((record, Rejection.TOO_MANY_EMITTERS))
             return []
+        if record.seq < 0:
+            return [record]
         if order.offer(record):
             return order.ready(self.rules.gap_wait, limits.held_records)
         lane = stream.order.lanes[record.emitter_id]
         self._refuse(record, stream.order, Rejection.AFTER_CLOSE if lane.closed else Rejection.TOO_LATE, outcome)
         return []
+
+    def _is_of_one_too_many(self, stream: Stream, record: Record) -> bool:
+        """Whether it is of a further emitter of a stream that has as many as it may."""
+        known: Collection[str] = stream.order.lanes
+        if record.seq < 0:  # of a line nothing is remembered, nor of who numbers nothing under a drawn id
+            is_remembered = record.log is None and stream.session.is_chosen
+            known = stream.session.connections if is_remembered else (record.emitter_id,)
+        return record.emitter_id not in known and len(known) >= self.rules.limits.emitters
 
     def _refuse(self, record: Record, order: Order, why: Rejection, outcome: Outcome) -> None:
         """Count a duplicate; anything else goes to the dead letters."""

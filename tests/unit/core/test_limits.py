@@ -157,6 +157,19 @@ def test_records_of_one_emitter_too_many_are_refused_and_the_others_go_on() -> N
     ]
 
 
+def test_an_emitter_that_numbers_nothing_is_one_too_many_as_well() -> None:
+    connections = [numbered(opened(), stream("call", chosen=True, emitter_id=f"emitter-{n}")) for n in range(4)]
+    foreign = [structs.replace(record, seq=-1) for records in connections for record in records]
+    line = structs.replace(numbered([Logged("a line", numbered=False)], stream("call", chosen=True))[0], emitter_id="x")
+
+    outcome = fed([*foreign, *foreign, line], rules(emitters=2))
+
+    assert [(record.emitter_id, why) for record, why in outcome.rejected] == [
+        ("emitter-2", Rejection.TOO_MANY_EMITTERS),
+        ("emitter-3", Rejection.TOO_MANY_EMITTERS),
+    ] * 2
+
+
 def test_a_chosen_id_that_has_had_all_its_emitters_is_still_known_to_have_been_used() -> None:
     def connection(number: int) -> list[Record]:
         opens = STARTED + number * 3600 * SECOND
