@@ -237,7 +237,8 @@ class DeltaRun(Entry):
         source = self.source
         self._count = len(self.notes)
         self.seq = source.number(self._count)
-        self.time = max(self.notes[0][6] + source.offset, source.time)
+        _, _, _, _, _, _, when, _, _ = self.notes[0]
+        self.time = max(when + source.offset, source.time)
         self.data, source.time = source.encoder.deltas.framed(self.notes, self.seq, source.time, source.offset)
         self.weight = len(self.data) + OVERHEAD
         self.notes = []

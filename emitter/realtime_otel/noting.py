@@ -94,6 +94,7 @@ def _note(source: Source, event: Any, kind: str, direction: Direction) -> None:
         counts = source.tallies.audio.take()
     if kind and not source.sends_all:
         counts = {**counts, **source.tallies.deltas.take(kind, event)}
+    # As `intake.keep` does, whose code would have to be fetched too.
     if len(intake.notes) + more < intake.room_for_events:
         source.loss = None
         intake.notes.append((source, kept, seen, direction, counts))

@@ -61,10 +61,9 @@ class Intake:
     more than a place has as many empty places behind it.
 
     Attributes:
-        notes: and empty places. A delta of the usual weight is appended by whoever notes it, as long as there are less
-            than ...
-        room_for_deltas: ... so many of them. For what else is appended so, there is ...
-        room_for_events: ... this.
+        notes: and empty places. `noting` appends to them itself, deltas only while there are fewer than ...
+        room_for_deltas: ... so many, and other events while there are fewer than ...
+        room_for_events: ... so many.
         unweighed: how many events have been put unweighed since the worker came.
     """
 
@@ -147,7 +146,7 @@ class Intake:
             if not isinstance(note, tuple):
                 if note is not None:
                     self._take_entry(note, batch)
-            elif len(note) == 5:
+            elif len(note) == 5:  # an event that is no delta
                 self._take_entry(EventEntry(note), batch)
             elif (run := runs.get(note[0])) is not None and len(run.notes) < MAX_RUN:
                 run.notes.append(note)
