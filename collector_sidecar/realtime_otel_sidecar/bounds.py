@@ -174,6 +174,18 @@ class Bounds:
                 extra={"event": "streams_evicted", "service": name, "count": bounds.total(), "limits": dict(bounds)},
             )
 
+    def _about_room(self) -> str:
+        waiting = self._database.sizes.outbox_bytes / MIB
+        if self.refusal and not self.is_at_limit:  # then it is not the spans that have filled it
+            where = self._database.path.parent
+            return f"answering UNAVAILABLE: {self.refusal} (disk_reserve_mib); make room on the disk of {where}"
+        of_all = f"{waiting:.1f} of {max(self.capacity, 0) / MIB:.1f} MiB wait for the collector"
+        return (
+            f"{of_all}; answering UNAVAILABLE: {self.refusal}"
+            if self.refusal
+            else f"{of_all}, and then nothing more is taken in"
+        )
+
     def _warn(self) -> None:
         """Say when the room has become less than before, or is there again."""
         fill = self.fill
@@ -181,11 +193,9 @@ class Bounds:
         if level > self._warned:
             logger.log(
                 logging.ERROR if level == len(WARNINGS) else logging.WARNING,
-                "the room for spans is %.0f %% full: %.1f of %.1f MiB wait for the collector%s",
+                "the room for spans is %.0f %% full: %s",
                 fill * 100,
-                self._database.sizes.outbox_bytes / MIB,
-                max(self.capacity, 0) / MIB,
-                f"; answering UNAVAILABLE: {self.refusal}" if self.refusal else ", and then nothing more is taken in",
+                self._about_room(),
                 extra={"event": "outbox_filling", "share": fill, "reason": self.refusal},
             )
             self._warned = level

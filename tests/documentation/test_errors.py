@@ -56,6 +56,8 @@ def test_a_port_that_is_in_use_is_said_with_what_to_do(command: str, tmp_path: P
         (["sidecar", "--listen", "nowhere.invalid:4317"], 1, "its host has no address"),
         (["replay", "absent.jsonl"], 1, "absent.jsonl cannot be read: No such file or directory"),
         (["explain", "sess_1", "--data-dir", "absent"], 1, "is absent the data directory of a sidecar?"),
+        (["explain", "sess_1", "--data-dir", "x" * 300], 1, "cannot be read: File name too long"),
+        (["check", "--timeout", "soon"], 2, "'soon' is no number of seconds"),
         (["health", "--endpoint", "127.0.0.1:1"], 1, "127.0.0.1:1 does not answer"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

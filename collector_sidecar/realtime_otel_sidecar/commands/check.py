@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import Settings, SettingsError, settings_from
@@ -55,7 +56,7 @@ def add(commands: Commands) -> None:
         rare(check, "--sidecar-" + name.replace("_", "-"), text, metavar=metavar, default="")
     check.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=20.0,
         metavar="SECONDS",
         help="how long to wait for the trace (default: %(default)s)",
@@ -64,6 +65,13 @@ def add(commands: Commands) -> None:
     for name in SETTINGS:
         add_flag(check, name)
     check.set_defaults(run=_run)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
 
 
 def _run(flags: argparse.Namespace) -> int:
@@ -114,7 +122,7 @@ def _steps(flags: argparse.Namespace, settings: Settings, sidecar: Settings) -> 
     if not flags.agent_side:
         yield hops.sidecar_health(sidecar)
         yield from hops.way_back(settings)
-    has_folder = (settings.path / NAME).exists()
+    has_folder = _may_be_there(settings.path / NAME)
     if not was_sent:
         yield Step("the conversation's trace", State.SKIPPED, "it was not sent")
     elif flags.jaeger:
@@ -129,6 +137,14 @@ def _steps(flags: argparse.Namespace, settings: Settings, sidecar: Settings) -> 
             yield from tool_logs(settings.path)
         except StoreError as error:
             yield Step("the data directory", State.FAILED, str(error))
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether it is worth reading; of what cannot be looked at, reading says why."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _show(step: Step) -> None:

@@ -50,7 +50,11 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / files.NAME
-        if not self.path.is_file():
+        try:
+            is_there = self.path.is_file()
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error.strerror}") from error
+        if not is_there:
             raise StoreError(
                 f"there is no {self.path}: is {folder} the data directory of a sidecar?{self._elsewhere()}"
             )
