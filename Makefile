@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 RUN := PYTHONPATH=. $(BIN)/python
 # What downloads has a second attempt, as a connection may break.
-twice = $(1) || { echo "once more, in 5 seconds" >&2; sleep 5; $(1); }
+twice = $(1) || { echo "once more, in 5 seconds" >&2; sleep 5; $(1); } || \
+	{ echo "this could not be installed: can the package registry be reached from here?" >&2; exit 1; }
 MINUTES ?= 10
 FRAMEWORKS := .cache/frameworks
 PEERS := .cache/peers

@@ -240,6 +240,16 @@ def test_each_answer_that_was_interrupted_counts_once() -> None:
     assert [cut_attributes(span)["response.id"] for span in named(spans, "user_speech")] == ["resp_1", "resp_2"]
 
 
+def test_a_speech_that_cuts_what_is_left_of_two_answers_has_interrupted_once() -> None:
+    two = [*spoken_answer("resp_1", "item_1"), *response_created("resp_2"), audio(4, "resp_2", "item_3"), SPEAKS]
+    once = spans_of([*two, *cut_by("turn_detected", "resp_2"), *closed()])
+    twice = spans_of([*two, *cut_by("turn_detected", "resp_2"), truncated(1, "item_1"), *closed()])
+
+    assert cut_attributes(one(once, "user_speech"))["response.id"] == "resp_2"
+    assert cut_attributes(one(twice, "user_speech"))["response.id"] == "resp_1"
+    assert interruptions(once) == interruptions(twice) == 1
+
+
 # --- Playback by the service ----------------------------------------------------------------------------------------
 
 
