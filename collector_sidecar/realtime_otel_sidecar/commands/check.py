@@ -34,7 +34,7 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "::": "[::1]"}  # noqa: S10
 """Addresses that stand for all of a machine's, and how to get there from itself."""
 STYLES = {"ok": "green", "failed": "bold red", "skipped": "dim", "note": "yellow"}
 DESCRIPTION = """\
-Try each connection between an agent, the collector and the sidecar, then send a conversation of the service
+Try each connection between an agent, the Collector and the sidecar, then send a conversation of the service
 realtime-otel-check over all of them and look for its trace. The agent's end is what OTEL_EXPORTER_OTLP_* say, as for
 an agent; the sidecar's are its own flags and environment variables.
 """
@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
     help_all(check)
     check.add_argument("--jaeger", metavar="URL", default="", help="where the pages of a Jaeger are (port 16686)")
     check.add_argument(
-        "--agent-side", action="store_true", help="try only what an agent reaches: the collector, Jaeger"
+        "--agent-side", action="store_true", help="try only what an agent reaches: the Collector, Jaeger"
     )
     where = "host:port of the sidecar, or https://host:port for TLS (default: what --listen says)"
     check.add_argument("--sidecar", metavar="ENDPOINT", default="", help=where)
