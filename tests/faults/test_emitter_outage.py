@@ -78,9 +78,9 @@ def test_a_stream_whose_first_records_were_refused_has_its_parent_its_start_and_
     assert session.start_time_unix_nano == call.emitter.stream.started
     assert session.parent_span_id == call.parent == (b"" if place == "root" else PARENT.span_id.to_bytes(8, "big"))
     assert resource == dict(environment.resource().attributes)
-    assert [message for message in caplog.messages if "refuses" in message] == [
-        f"realtime-otel: the collector refuses records ({code.name}); dropping them"
-    ]
+    (refused,) = (message for message in caplog.messages if "refuses" in message)
+    place_of_it = f"{relay.endpoint.removeprefix('http://')} (without TLS)"
+    assert refused == f"realtime-otel: the collector at {place_of_it} refuses records ({code.name}); dropping them"
 
 
 def test_every_answer_in_turn_loses_only_what_was_refused(real: tuple[Backend, Relay]) -> None:
