@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from typing import cast
 
 import grpc
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from ..credentials import Credentials
+from ..logs import Quiet
 from ..telemetry.latencies import METRICS, Latencies
 from .connection import Connection, hint
 
@@ -32,18 +35,20 @@ class MetricsConnection:
         self._failing = (grpc.StatusCode.OK, "")
         """What the collector answered last, and where to look for that."""
         self._closing = False
+        self._quiet_on_rejected = Quiet()
 
     def send(self, request: bytes) -> bool:
         """Send an encoded ExportMetricsServiceRequest; whether it was taken. What was not is in the next one, too."""
         try:
             with self._latencies.export.timed(METRICS):
-                self._connection.call(request, TIMEOUT_SECONDS)
+                told = self._connection.call(request, TIMEOUT_SECONDS)
         except grpc.RpcError as error:
             self._log(cast("grpc.Call", error))  # grpcio raises an object that is both
             return False
         except ValueError:  # the connection is closed
             return False
         self._log(None)
+        self._log_rejected(told)
         return True
 
     def be_quiet(self) -> None:
@@ -72,6 +77,17 @@ class MetricsConnection:
             problem,
             extra={"event": "metrics_not_taken", "endpoint": self._endpoint, "reason": problem},
         )
+
+    def _log_rejected(self, told: bytes) -> None:
+        """Points that were dropped all the same, by OTLP's partial success."""
+        try:
+            answer = ExportMetricsServiceResponse.FromString(told).partial_success
+        except DecodeError:  # an answer with OK, whatever else it says
+            return
+        if answer.rejected_data_points > 0 and (count := self._quiet_on_rejected.add(answer.rejected_data_points)):
+            reason = self._connection.hide(answer.error_message)
+            about = {"event": "metrics_rejected", "endpoint": self._endpoint, "count": count, "reason": reason}
+            logger.error("%s rejected %d points of the metrics: %s", self._endpoint, count, reason, extra=about)
 
 
 class MetricsSender:
