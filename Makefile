@@ -6,13 +6,13 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 RUN := PYTHONPATH=. $(BIN)/python
 # What downloads has a second attempt, as a connection may break.
-twice = $(1) || { echo "once more, in 5 seconds" >&2; sleep 5; $(1); } || \
+twice = @echo "$(1)"; $(1) || { echo "once more, in 5 seconds" >&2; sleep 5; $(1); } || \
 	{ echo "this could not be installed: can the package registry be reached from here?" >&2; exit 1; }
 MINUTES ?= 10
 FRAMEWORKS := .cache/frameworks
 PEERS := .cache/peers
 
-.PHONY: demo test check faults soak fuzz frameworks conformance collectors versions bench lint docs screenshots dashboards pictures lock clean
+.PHONY: demo test check faults soak fuzz frameworks conformance collectors versions bench lint docs dashboards pictures lock clean
 
 demo: $(VENV)/demo
 	@mkdir -p .cache
