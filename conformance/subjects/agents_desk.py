@@ -13,7 +13,7 @@ from agents.realtime import RealtimeAgent, RealtimeRunner, RealtimeSession
 from . import desk
 
 
-@function_tool(failure_error_function=None)  # or an exception becomes an answer before anybody sees it
+@function_tool(failure_error_function=None)  # or the framework makes an answer of it, which few instrumentations see
 async def get_weather(city: str) -> str:
     """Look up the weather."""
     return await desk.look_up(city)
