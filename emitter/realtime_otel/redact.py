@@ -19,6 +19,8 @@ _ENCODED_MIN: Final = 1024
 _ENCODED_SEEN: Final = 4096
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}", re.ASCII)
 _MAX_VALUES: Final = 20_000
+_OMITTED_BYTES: Final = len('{"omitted":"secret"}')
+"""The shortest of what stands for a string that is left out."""
 _MAX_NAMES: Final = 4096
 _names: set[str] = set()
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
@@ -96,7 +98,10 @@ def unfilled(length: int, filling: int) -> int:
 
 def _first_that_fits(copies: Iterable[_Copy], value: Any, kind: str) -> str:
     for copy in copies:
-        tree = copy.value(value, kind, "", 0)
+        try:
+            tree = copy.value(value, kind, "", 0)
+        except _TooLarge:
+            continue
         text = _encode(tree)
         # JSON text can name a lone surrogate, UTF-8 has none.
         encoded = text.encode("utf-8", "replace")
@@ -105,11 +110,17 @@ def _first_that_fits(copies: Iterable[_Copy], value: Any, kind: str) -> str:
     return json.dumps({"type": kind, "omitted": "event"}, separators=(",", ":"))
 
 
+class _TooLarge(Exception):
+    """The copy will not fit: the rest of it need not be made."""
+
+
 class _Copy:
     """One pass over a value: what JSON and the limits can hold of it, all strings but data among it."""
 
     def __init__(self, limits: _Limits) -> None:
         self._limits = limits
+        # The bytes that are left for strings, each of whose characters takes one at least.
+        self._room = contract.MAX_BODY_BYTES
         # A list that holds itself twice has no end that a depth alone could set.
         self._values_left = _MAX_VALUES
 
@@ -120,10 +131,17 @@ class _Copy:
             field: the name under which it stands; for the event itself, the event's type.
             parent: the name under which the object around it stands. An element of a list has the list's two names.
             depth: how many objects and lists are around it.
+
+        Raises:
+            _TooLarge: there is no room for all of it.
         """
         self._values_left -= 1
         if isinstance(value, str):
-            return self._cut(self.string(value, field, parent, depth))
+            kept = self._cut(self.string(value, field, parent, depth))
+            self._room -= len(kept) if isinstance(kept, str) else _OMITTED_BYTES
+            if self._room < 0:
+                raise _TooLarge
+            return kept
         if value is None or isinstance(value, _NUMBERS):
             return _number(value)
         if self._values_left < 0:
