@@ -216,6 +216,9 @@ function events(span) {
   );
 }
 
+/** A name that may be broken after its dots and before its underscores, and is still copied as it is. */
+const breakable = (name) => name.split(/(?<=\.)|(?=_)/).flatMap((part, at) => (at ? [el("wbr"), part] : [part]));
+
 function table(name, entries, open) {
   if (!entries.length) return "";
   const rows = el(
@@ -226,7 +229,7 @@ function table(name, entries, open) {
       {},
       entries
         .sort(([a], [b]) => (a < b ? -1 : 1))
-        .map(([key, value]) => el("tr", {}, el("th", { scope: "row" }, key), el("td", {}, plain(value)))),
+        .map(([key, value]) => el("tr", {}, el("th", { scope: "row" }, breakable(key)), el("td", {}, plain(value)))),
     ),
   );
   if (!name) return rows;
