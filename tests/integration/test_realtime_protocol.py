@@ -167,7 +167,7 @@ async def test_an_answer_that_may_not_be_interrupted_is_heard_to_its_end() -> No
     [
         ('tempo = "slow"', "unknown keys: tempo"),
         ('[[user]]\nstart_ms = 9\nstop_ms = 5\nsays = "Hi"', "'Hi' does not start after"),
-        ("[[model]]\ncalls = []", "needs `says` or `calls`"),
+        ("[[model]]\ncalls = []", "needs `says`, `calls` or `fails`"),
         ("[timing]\nword_seconds = 1", "word_seconds"),
         ('[[model]]\ncalls = [{name = "find", mcp = {server = "attic"}}]', "'find' is called on 'attic'"),
         ("[[model]", "test.toml"),
